@@ -1,0 +1,13 @@
+/* What this processor can do, and what time it is. May include: libc. */
+#ifndef ML_BASE_CPU_H
+#define ML_BASE_CPU_H
+#include <stdint.h>
+
+typedef enum ml_isa { ML_ISA_REF = 0, ML_ISA_AVX2 = 1, ML_ISA_AVX512 = 2, ML_ISA_NEON = 3 } ml_isa;
+/* Best instruction set both the processor and this build support (AVX2 means AVX2+FMA). */
+ml_isa ml_cpu_isa(void);
+const char *ml_isa_name(ml_isa isa);
+/* Monotonic clock, nanoseconds. */
+uint64_t ml_clock_ns(void);
+
+#endif
