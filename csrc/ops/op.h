@@ -99,8 +99,11 @@ struct ml_grad {
   ml_value *(*constant)(ml_grad *g, double value, ml_value *like);
   ml_value *(*ints)(ml_grad *g, const int64_t *values, size_t count); /* rank-1 int64 constant */
   const ml_view *(*shape_of)(ml_grad *g, const ml_value *value);      /* dtype and (perhaps partly unknown) shape; data NULL unless constant; valid until four calls later */
+  /* (optional) makes the differentiation fail with this message */
+  void (*fail)(ml_grad *g, const char *why);
   void *driver;
 };
+void ml_g_fail(ml_grad *g, const char *why);
 ml_value *ml_g1(ml_grad *g, const char *op, ml_value *x);                 /* single-output node of one … */
 ml_value *ml_g2(ml_grad *g, const char *op, ml_value *x, ml_value *y);    /* … two … */
 ml_value *ml_g3(ml_grad *g, const char *op, ml_value *x, ml_value *y, ml_value *z); /* … three inputs */
@@ -176,6 +179,8 @@ void ml_op_like(ml_view *out, const ml_view *in);                               
 ml_status ml_op_infer_same(ml_op_ctx *ctx, ml_error *err);                       /* output 0 like input 0 */
 ml_status ml_op_infer_broadcast(ml_op_ctx *ctx, ml_error *err);                  /* output 0: broadcast of all inputs, dtype of input 0; dtypes must agree */
 ml_status ml_op_infer_compare(ml_op_ctx *ctx, ml_error *err);                    /* the same with bool output */
+/* Every input's dtype against op->types; names the input, its dtype and the accepted ones. The helpers above do it themselves. */
+ml_status ml__op_check_types(const ml_op_ctx *ctx, ml_error *err);
 /* Values of an integer tensor input known at this point (int32 or int64): *count values into out (at most capacity); ML_UNKNOWN data: *known=false. */
 ml_status ml_op_ints(const ml_view *view, int64_t *out, size_t capacity, size_t *count, bool *known, const char *what, ml_error *err);
 

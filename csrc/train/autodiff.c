@@ -66,6 +66,12 @@ static const ml_view *shape_of(ml_grad *g, const ml_value *value)
   return view;
 }
 
+static void fail(ml_grad *g, const char *why)
+{
+  driver *d = g->driver;
+  if (d->status == ML_OK) d->status = ml_fail(d->err, ML_UNIMPLEMENTED, "gradient of %s: %s", g->op->name, why);
+}
+
 /* Gradient contributions of several users are added up. */
 static void accumulate(ml_grad *g, ml_value **slot, ml_value *contribution)
 {
@@ -89,7 +95,7 @@ static ml_status differentiate_node(driver *d, const ml_node *node, const bool *
   }
   if (!any_out || !any_in || !node->op->gradient) return ML_OK;
   ml_grad g = { .op = node->op, .attrs = &node->attrs, .n_in = node->n_in, .n_out = node->n_out, .in = node->in, .out = node->out,
-                .dout = dout, .needs = needs, .din = din, .emit = emit, .constant = constant, .ints = ints, .shape_of = shape_of, .driver = d };
+                .dout = dout, .needs = needs, .din = din, .emit = emit, .constant = constant, .ints = ints, .shape_of = shape_of, .fail = fail, .driver = d };
   node->op->gradient(&g);
   for (int32_t i = 0; i < node->n_in; i++)
     if (needs[i]) accumulate(&g, &dvalue[node->in[i]->id], din[i]);

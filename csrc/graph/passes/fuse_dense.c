@@ -10,7 +10,7 @@ static const struct { const ml_op_def *op; const char *name; const char *alpha; 
 
 static bool constant_matrix(const ml_value *v, const ml_compile_options *options)
 {
-  return ml__is_constant(v, options) && v->dtype == ML_FLOAT32 && v->rank == 2;
+  return ml__is_constant(v, options) && v->dtype == ML_FLOAT32 && v->rank == 2 && v->dims[0] > 0 && v->dims[1] > 0;
 }
 
 /* A constant row of n values: (n), (1, n), (1, 1, n) … */

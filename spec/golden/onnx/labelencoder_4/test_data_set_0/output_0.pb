@@ -1,0 +1,1 @@
+2five2none2oneBoutput_0
