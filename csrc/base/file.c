@@ -77,7 +77,8 @@ ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err) {
   else if (!S_ISREG(info.st_mode)) status = ml_fail(err, ML_INVALID_ARGUMENT, "'%s' is not a regular file", path);
   else if ((uintmax_t)info.st_size > PTRDIFF_MAX) status = ml_fail(err, ML_RESOURCE_EXHAUSTED, "'%s' is too large to map", path);
   else if (info.st_size > 0) {
-    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    /* writable, copy on write: tensors on a mapping may be changed like any other, the file never is */
+    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     if (bytes == MAP_FAILED) status = fail_errno(err, errno, "map", path);
     else *map = (ml_file_map){bytes, (size_t)info.st_size};
   }

@@ -13,7 +13,7 @@ typedef struct ml_file_map {
   size_t size;
 } ml_file_map;
 
-/* Maps a regular file read-only. Errors: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, INVALID_ARGUMENT (not a regular file). */
+/* Maps a regular file; writing to the bytes changes this process's copy only. Errors: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, INVALID_ARGUMENT (not a regular file). */
 ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err);
 void ml_file_unmap(ml_file_map *map);
 

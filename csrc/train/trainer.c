@@ -35,8 +35,9 @@ struct ml_trainer {
   running *running;
   size_t n_running;
   uint64_t step;
-  uint32_t *order;
-  size_t cap_order;
+  uint32_t *order;       /* of order_rows rows in epoch order_epoch; kept, since an epoch may be run in parts */
+  size_t cap_order, order_rows;
+  uint64_t order_epoch;
 };
 
 void ml_trainer_free(ml_trainer *t)
@@ -411,7 +412,10 @@ double ml_trainer_penalty(const ml_trainer *t)
 
 static ml_status shuffle(ml_trainer *t, size_t rows, uint64_t epoch, ml_error *err)
 {
+  if (t->order_rows == rows && t->order_epoch == epoch) return ML_OK;
   ML_TRY(ml_grow(&t->order, &t->cap_order, rows, sizeof *t->order, "the order of the rows", err));
+  t->order_rows = rows;
+  t->order_epoch = epoch;
   ml_rng_permutation(t->config.seed, SHUFFLE_STREAM + epoch, t->order, rows);
   return ML_OK;
 }

@@ -1,0 +1,569 @@
+/* One row per (operator, version) at which its form changed: `up` turns the form before into the form from `to` on, `down` goes
+ * back and `fits` says whether this very node can go back. Rows of an operator stand in ascending order; reading walks them
+ * upwards from the file's version, writing downwards to the target's. Versions that only widened types need no row. Source:
+ * docs/Changelog.md of the ONNX repository, and the schemas of onnx 1.23. */
+#include "format/opset.h"
+
+#include <float.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- helpers ---- */
+static const ml_attr *find(const ml_attr *attrs, size_t n, const char *name) {
+  for (size_t i = 0; i < n; i++) if (strcmp(attrs[i].name, name) == 0) return &attrs[i];
+  return NULL;
+}
+
+/* Takes an attribute out; type NONE when there is none. */
+static ml_attr take(ml_attr *attrs, size_t *n, const char *name) {
+  for (size_t i = 0; i < *n; i++) {
+    if (strcmp(attrs[i].name, name) != 0) continue;
+    ml_attr found = attrs[i];
+    memmove(&attrs[i], &attrs[i + 1], (--*n - i) * sizeof *attrs);
+    return found;
+  }
+  return (ml_attr){0};
+}
+
+static ml_status wrong_type(const char *name, const char *expected, ml_error *err) {
+  return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' is not %s", name, expected);
+}
+
+/* Takes an integer attribute out. */
+static ml_status take_int(ml__onnx_node *n, const char *name, int64_t fallback, int64_t *out, ml_error *err) {
+  ml_attr a = take(n->attrs, &n->n_attrs, name);
+  if (a.type != ML_ATTR_NONE && a.type != ML_ATTR_INT) return wrong_type(name, "an int", err);
+  *out = a.type == ML_ATTR_INT ? a.as.i : fallback;
+  return ML_OK;
+}
+
+static void push(ml__onnx_node *n, ml_attr attr) { n->attrs[n->n_attrs++] = attr; }
+
+static void set_input(ml_value **in, size_t *n_in, size_t index, ml_value *value) {
+  while (*n_in <= index) in[(*n_in)++] = NULL;
+  in[index] = value;
+}
+
+ml_status ml__opset_made(ml__upgrade *u, ml_value *value, ml_error *err) {
+  ML_TRY(ml_grow(&u->made, &u->cap_made, u->n_made + 1, sizeof(ml_value *), "an import", err));
+  u->made[u->n_made++] = value;
+  return ML_OK;
+}
+
+/* A constant of the import, never trained. */
+static ml_status constant(ml__upgrade *u, ml_dtype dtype, const void *data, const int64_t *dims, int32_t rank, ml_value **out,
+                          ml_error *err) {
+  ml_view view = {.data = (void *)(uintptr_t)data, .dtype = dtype, .rank = rank};
+  if (rank > 0) memcpy(view.dims, dims, (size_t)rank * sizeof *dims);
+  ML_TRY(ml_shape_count(view.dims, rank, dtype, &view.count, err));
+  ml_tensor *tensor;
+  ML_TRY(ml_tensor_copy_of(&view, &tensor, err));
+  ml_status status = ml_graph_initializer(u->graph, NULL, tensor, false, out, err);
+  ml_tensor_release(tensor);
+  return status == ML_OK ? ml__opset_made(u, *out, err) : status;
+}
+
+static ml_status constant_ints(ml__upgrade *u, const int64_t *values, size_t n, ml_value **out, ml_error *err) {
+  int64_t dim = (int64_t)n;
+  return constant(u, ML_INT64, values, &dim, 1, out, err);
+}
+
+static ml_status constant_like(ml__upgrade *u, float value, const ml_value *like, ml_value **out, ml_error *err) {
+  ml_dtype dtype = like && like->dtype != ML_DTYPE_NONE ? like->dtype : ML_FLOAT32;
+  uint64_t element = 0; /* room for any numeric element */
+  if (dtype == ML_STRING) return ml_fail(err, ML_INVALID_ARGUMENT, "strings where numbers are expected");
+  ml_element_set(&element, dtype, 0, (double)value);
+  return constant(u, dtype, &element, NULL, 0, out, err);
+}
+
+/* A node in front of the one being upgraded. */
+static ml_status emit(ml__upgrade *u, const char *op, const ml_attr *attr, size_t n_in, ml_value *const *in, ml_value **out,
+                      ml_error *err) {
+  const ml_op_def *def = ml_op_find("", op);
+  if (!def) return ml_fail(err, ML_UNIMPLEMENTED, "operator %s is missing", op);
+  ML_TRY(ml_graph_node(u->graph, def, NULL, attr, attr ? 1 : 0, n_in, in, 1, NULL, out, err));
+  return ml__opset_made(u, *out, err);
+}
+
+/* Appends `count` dimensions of size 1. */
+static ml_status unsqueeze_end(ml__upgrade *u, ml_value *value, int64_t count, ml_value **out, ml_error *err) {
+  int64_t axes[ML_MAX_RANK];
+  if (value->rank + count > ML_MAX_RANK) return ml_fail(err, ML_INVALID_ARGUMENT, "rank over %d", ML_MAX_RANK);
+  for (int64_t i = 0; i < count; i++) axes[i] = value->rank + i;
+  ml_value *in[2] = {value, NULL};
+  ML_TRY(constant_ints(u, axes, (size_t)count, &in[1], err));
+  return emit(u, "Unsqueeze", NULL, 2, in, out, err);
+}
+
+/* Attribute `name` (ints) becomes input `index`; nothing happens when it is absent. */
+static ml_status ints_to_input(ml__upgrade *u, ml__onnx_node *n, const char *name, size_t index, bool empty_too, ml_error *err) {
+  ml_attr a = take(n->attrs, &n->n_attrs, name);
+  if (a.type == ML_ATTR_NONE) return ML_OK;
+  if (a.type != ML_ATTR_INTS) return wrong_type(name, "a list of ints", err);
+  if (a.count == 0 && !empty_too) return ML_OK;
+  ml_value *value;
+  ML_TRY(constant_ints(u, a.as.ints, a.count, &value, err));
+  set_input(n->in, &n->n_in, index, value);
+  return ML_OK;
+}
+
+/* Values of a constant integer input. */
+static bool constant_values(const ml_value *value, const int64_t **values, size_t *count) {
+  ml_view view;
+  ml_value_view(value, &view);
+  if (view.dtype != ML_INT64 || view.rank > 1 || (!view.data && view.count > 0)) return false;
+  if (!view.data && !value->init && !(value->producer && value->producer->op == &ml_op_constant)) return false;
+  *values = view.data;
+  *count = view.count;
+  return true;
+}
+
+/* ---------------------------------------------------------------- upgrades ---- */
+/* Before 7 the second operand was repeated only on request, its dimensions lying at `axis` of the first; numpy's rule aligns at
+ * the end. */
+static ml_status up_broadcast(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  int64_t broadcast = 0, axis = 0;
+  bool has_axis = find(n->attrs, n->n_attrs, "axis") != NULL;
+  ML_TRY(take_int(n, "broadcast", 0, &broadcast, err));
+  ML_TRY(take_int(n, "axis", 0, &axis, err));
+  if (!broadcast || !has_axis || n->n_in < 2 || !n->in[0] || !n->in[1]) return ML_OK;
+  const ml_value *a = n->in[0], *b = n->in[1];
+  if (a->rank == ML_UNKNOWN || b->rank == ML_UNKNOWN)
+    return ml_fail(err, ML_UNIMPLEMENTED, "attribute 'axis' with operands of unknown rank");
+  if (b->rank == 0) return ML_OK;
+  if (axis < 0) axis += a->rank;
+  if (axis < 0 || axis + b->rank > a->rank)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'axis' is %lld, the operands have ranks %d and %d", (long long)axis,
+                   a->rank, b->rank);
+  int64_t trailing = a->rank - axis - b->rank;
+  return trailing == 0 ? ML_OK : unsqueeze_end(u, n->in[1], trailing, &n->in[1], err);
+}
+
+/* Before 7 a slope of one dimension meant channels (axis 1). */
+static ml_status up_prelu(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  if (n->n_in < 2 || !n->in[0] || !n->in[1]) return ML_OK;
+  const ml_value *x = n->in[0], *slope = n->in[1];
+  if (slope->rank != 1 || slope->dims[0] == 1) return ML_OK;
+  if (x->rank == ML_UNKNOWN) return ml_fail(err, ML_UNIMPLEMENTED, "slope per channel with an input of unknown rank");
+  return x->rank <= 2 ? ML_OK : unsqueeze_end(u, n->in[1], x->rank - 2, &n->in[1], err);
+}
+
+static ml_status up_gemm(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  int64_t ignored;
+  return take_int(n, "broadcast", 0, &ignored, err);
+}
+
+static ml_status up_clip(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  static const char *const names[] = {"min", "max"};
+  for (size_t i = 0; i < 2; i++) {
+    ml_attr a = take(n->attrs, &n->n_attrs, names[i]);
+    if (a.type == ML_ATTR_NONE) continue;
+    if (a.type != ML_ATTR_FLOAT) return wrong_type(names[i], "a float", err);
+    ml_value *value;
+    ML_TRY(constant_like(u, a.as.f, n->n_in > 0 ? n->in[0] : NULL, &value, err));
+    set_input(n->in, &n->n_in, i + 1, value);
+  }
+  return ML_OK;
+}
+
+/* is_test (before 7) asked for training at run time; as everybody does, a model read from a file means inference. */
+static ml_status up_dropout(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  int64_t ignored;
+  ML_TRY(take_int(n, "is_test", 0, &ignored, err));
+  ml_attr ratio = take(n->attrs, &n->n_attrs, "ratio");
+  if (ratio.type != ML_ATTR_NONE) {
+    if (ratio.type != ML_ATTR_FLOAT) return wrong_type("ratio", "a float", err);
+    ml_value *value;
+    ML_TRY(constant_like(u, ratio.as.f, NULL, &value, err));
+    set_input(n->in, &n->n_in, 1, value);
+  }
+  if (n->version < 10 && n->n_out > 1 && *n->out[1] && n->n_in > 0 && n->in[0] &&
+      n->in[0]->dtype != ML_BOOL) { /* the mask had the type of the data */
+    ml_dtype dtype = n->in[0]->dtype != ML_DTYPE_NONE ? n->in[0]->dtype : ML_FLOAT32;
+    n->after[n->n_after++] = (ml__after){.op = "Cast", .output = 1, .attr = ml_attr_of_int("to", dtype), .out_name = n->out[1]};
+    n->out[1] = NULL;
+  }
+  return ML_OK;
+}
+
+/* Before 13: the input as a matrix, split at `axis` (1 by default), each row normalised as a whole. */
+static ml_status up_softmax(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  int64_t axis = 1;
+  ML_TRY(take_int(n, "axis", 1, &axis, err));
+  push(n, ml_attr_of_int("axis", -1));
+  if (n->n_in < 1 || !n->in[0] || n->n_out < 1 || !*n->out[0]) return ML_OK;
+  ml_value *x = n->in[0], *shape;
+  if (x->rank != ML_UNKNOWN) {
+    if (axis < -(int64_t)x->rank || axis > x->rank)
+      return ml_fail(err, ML_OUT_OF_RANGE, "axis %lld for rank %d", (long long)axis, x->rank);
+    if (x->rank > 0 && (axis < 0 ? axis + x->rank : axis) == x->rank - 1) return ML_OK;
+  }
+  ml_attr flatten = ml_attr_of_int("axis", axis);
+  ML_TRY(emit(u, "Shape", NULL, 1, &x, &shape, err));
+  ML_TRY(emit(u, "Flatten", &flatten, 1, &x, &n->in[0], err));
+  n->after[n->n_after++] = (ml__after){.op = "Reshape", .output = 0, .second = shape, .out_name = n->out[0]};
+  n->out[0] = NULL;
+  return ML_OK;
+}
+
+static ml_status up_cast(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  static const char *const names[] = {"UNDEFINED", "FLOAT",  "UINT8", "INT8",    "UINT16", "INT16",  "INT32",
+                                      "INT64",     "STRING", "BOOL",  "FLOAT16", "DOUBLE", "UINT32", "UINT64"};
+  ml_attr to = take(n->attrs, &n->n_attrs, "to");
+  if (to.type == ML_ATTR_INT) { /* some writers ran ahead of the version they declared */
+    push(n, to);
+    return ML_OK;
+  }
+  if (to.type != ML_ATTR_STRING) return wrong_type("to", "a string", err);
+  for (size_t i = 1; i < sizeof names / sizeof *names; i++) {
+    if (to.as.s.length != strlen(names[i]) || memcmp(to.as.s.bytes, names[i], to.as.s.length) != 0) continue;
+    push(n, ml_attr_of_int("to", (int64_t)i));
+    return ML_OK;
+  }
+  return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'to' is '%.*s', which is no type",
+                 (int)(to.as.s.length < 40 ? to.as.s.length : 40), to.as.s.bytes);
+}
+
+static ml_status up_concat(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  if (!find(n->attrs, n->n_attrs, "axis")) push(n, ml_attr_of_int("axis", 1));
+  return ML_OK;
+}
+
+static ml_status up_selu(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err; /* the defaults had fewer digits */
+  if (!find(n->attrs, n->n_attrs, "alpha")) push(n, ml_attr_of_float("alpha", 1.6732f));
+  if (!find(n->attrs, n->n_attrs, "gamma")) push(n, ml_attr_of_float("gamma", 1.0507f));
+  return ML_OK;
+}
+
+static ml_status up_reshape(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  if (!find(n->attrs, n->n_attrs, "shape")) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'shape' is missing");
+  return ints_to_input(u, n, "shape", 1, true, err);
+}
+
+static ml_status up_slice(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  ML_TRY(ints_to_input(u, n, "starts", 1, true, err));
+  ML_TRY(ints_to_input(u, n, "ends", 2, true, err));
+  return ints_to_input(u, n, "axes", 3, false, err);
+}
+
+static ml_status up_split_sizes(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  return ints_to_input(u, n, "split", 1, false, err);
+}
+
+static ml_status up_split_count(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  if ((n->n_in < 2 || !n->in[1]) && !find(n->attrs, n->n_attrs, "num_outputs"))
+    push(n, ml_attr_of_int("num_outputs", (int64_t)n->n_out));
+  return ML_OK;
+}
+
+static ml_status up_axes(ml__upgrade *u, ml__onnx_node *n, ml_error *err) { return ints_to_input(u, n, "axes", 1, false, err); }
+
+/* Tile-1 repeated along one axis given by two scalars. */
+static ml_status up_tile(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  if (n->n_in < 3 || !n->in[0] || !n->in[1] || !n->in[2])
+    return n->n_in == 2 ? ML_OK : ml_fail(err, ML_INVALID_ARGUMENT, "3 inputs expected");
+  ml_view tiles, axis;
+  ml_value_view(n->in[1], &tiles);
+  ml_value_view(n->in[2], &axis);
+  if (n->in[0]->rank < 1 || !tiles.data || !axis.data || tiles.count != 1 || axis.count != 1 || tiles.dtype == ML_STRING ||
+      axis.dtype == ML_STRING)
+    return ml_fail(err, ML_UNIMPLEMENTED, "version 1 with 'tiles' or 'axis' that are not constants, or an input of unknown rank");
+  int64_t repeats[ML_MAX_RANK];
+  for (int32_t i = 0; i < n->in[0]->rank; i++) repeats[i] = 1;
+  double k = ml_element_get(axis.data, axis.dtype, 0), times = ml_element_get(tiles.data, tiles.dtype, 0);
+  if (!(k >= 0 && k < n->in[0]->rank) || !(times >= 0 && times < 9e15))
+    return ml_fail(err, ML_OUT_OF_RANGE, "'tiles' or 'axis' out of range");
+  repeats[(int32_t)k] = (int64_t)times;
+  n->n_in = 2;
+  return constant_ints(u, repeats, (size_t)n->in[0]->rank, &n->in[1], err);
+}
+
+static ml_status up_batch_normalization_9(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  int64_t spatial = 1, ignored;
+  ML_TRY(take_int(n, "is_test", 0, &ignored, err));
+  ML_TRY(take_int(n, "spatial", 1, &spatial, err));
+  return spatial ? ML_OK : ml_fail(err, ML_UNIMPLEMENTED, "spatial=0 (statistics per element) is not supported");
+}
+
+/* Before 14 more than one output meant training; the fourth and fifth (saved statistics) were for the backward pass. */
+static ml_status up_batch_normalization_14(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  while (n->n_out > 1 && !*n->out[n->n_out - 1]) n->n_out--;
+  if (n->n_out > 1) push(n, ml_attr_of_int("training_mode", 1));
+  if (n->n_out > 3) n->n_out = 3;
+  return ML_OK;
+}
+
+/* Version 1 had one list of classes and mapped strings to positions, or positions to strings, by the type of its input. */
+static ml_status up_label_encoder(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  ml_attr classes = take(n->attrs, &n->n_attrs, "classes_strings");
+  if (classes.type != ML_ATTR_STRINGS) return wrong_type("classes_strings", "a list of strings", err);
+  int64_t *positions = ml_arena_alloc(u->scratch, (classes.count + 1) * sizeof *positions);
+  if (!positions) return ml_fail_memory(err, classes.count * sizeof *positions, "an import");
+  for (size_t i = 0; i < classes.count; i++) positions[i] = (int64_t)i;
+  bool from_strings = n->n_in > 0 && n->in[0] && n->in[0]->dtype == ML_STRING;
+  classes.name = from_strings ? "keys_strings" : "values_strings";
+  push(n, classes);
+  push(n, ml_attr_of_ints(from_strings ? "values_int64s" : "keys_int64s", positions, classes.count));
+  return ML_OK;
+}
+
+/* ---------------------------------------------------------------- downgrades ---- */
+static bool fits_never(const ml_node *n) {
+  (void)n;
+  return false;
+}
+
+static bool fits_any(const ml_node *n) {
+  (void)n;
+  return true;
+}
+
+static bool fits_reduce_axes(const ml_node *n) {
+  const int64_t *values;
+  size_t count;
+  if (ml_attr_int(&n->attrs, "noop_with_empty_axes", 0) != 0) return false;
+  return n->n_in < 2 || !n->in[1] || constant_values(n->in[1], &values, &count);
+}
+
+static ml_status down_reduce_axes(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  take(d->attrs, &d->n_attrs, "noop_with_empty_axes");
+  const int64_t *values;
+  size_t count;
+  if (d->n_in > 1 && d->in[1] && constant_values(d->in[1], &values, &count) && count > 0) {
+    int64_t *copy = ml_arena_alloc(scratch, count * sizeof *copy);
+    if (!copy) return ml_fail_memory(err, count * sizeof *copy, "an export");
+    memcpy(copy, values, count * sizeof *copy);
+    d->attrs[d->n_attrs++] = ml_attr_of_ints("axes", copy, count);
+  }
+  d->n_in = 1;
+  return ML_OK;
+}
+
+static bool is_bool(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->dtype == ML_BOOL; }
+static bool is_string(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->dtype == ML_STRING; }
+static bool fits_not_bool(const ml_node *n) { return !is_bool(n); }
+static bool fits_not_string(const ml_node *n) { return !is_string(n); }
+
+/* Length of the axis that Split divides; -1 when unknown. */
+static int64_t split_length(const ml_node *n) {
+  int32_t axis;
+  if (n->n_in < 1 || !n->in[0] || n->in[0]->rank < 1) return -1;
+  if (ml_axis_normalise(ml_attr_int(&n->attrs, "axis", 0), n->in[0]->rank, &axis, NULL) != ML_OK) return -1;
+  return n->in[0]->dims[axis];
+}
+
+static bool fits_split(const ml_node *n) { return (n->n_in > 1 && n->in[1]) || split_length(n) >= 0; }
+
+static ml_status down_split(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  take(d->attrs, &d->n_attrs, "num_outputs");
+  int64_t parts = d->node->n_out, length = split_length(d->node);
+  if ((d->n_in > 1 && d->in[1]) || length % parts == 0) return ML_OK;
+  (void)scratch;
+  int64_t size = (length + parts - 1) / parts; /* the last part is the shorter one */
+  ML_TRY(ml_tensor_new(ML_INT64, &parts, 1, &d->extra, err));
+  for (int64_t i = 0; i < parts; i++) {
+    int64_t left = length - i * size;
+    ((int64_t *)d->extra->view.data)[i] = left < 0 ? 0 : left < size ? left : size;
+  }
+  d->extra_input = 1;
+  return ML_OK;
+}
+
+static ml_status down_saturate(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "saturate");
+  return ML_OK;
+}
+
+static ml_status down_round_mode(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "round_mode");
+  return ML_OK;
+}
+
+/* LabelEncoder-4 may hold its lists as tensors; version 2 has lists of strings, int64s and floats. */
+static const char *const label_tensors[] = {"keys_tensor", "values_tensor", "default_tensor"};
+
+static bool fits_label_encoder(const ml_node *n) {
+  for (size_t i = 0; i < 3; i++) {
+    const ml_attr *a = ml_attr_find(&n->attrs, label_tensors[i]);
+    if (!a) continue;
+    const ml_view *view = &a->as.tensor->view;
+    if (view->dtype != ML_STRING && view->dtype != ML_INT64 && view->dtype != ML_FLOAT32) return false;
+    if (view->count == 0 || (i == 2 && view->count != 1)) return false;
+  }
+  return true;
+}
+
+static ml_status down_label_encoder(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  static const char *const names[3][3] = {{"keys_strings", "keys_int64s", "keys_floats"},
+                                          {"values_strings", "values_int64s", "values_floats"},
+                                          {"default_string", "default_int64", "default_float"}};
+  (void)scratch, (void)err;
+  for (size_t i = 0; i < 3; i++) {
+    ml_attr a = take(d->attrs, &d->n_attrs, label_tensors[i]);
+    if (a.type == ML_ATTR_NONE) continue;
+    const ml_view *view = &a.as.tensor->view; /* the graph keeps it alive */
+    size_t kind = view->dtype == ML_STRING ? 0 : view->dtype == ML_INT64 ? 1 : 2;
+    ml_attr to = {.name = names[i][kind], .count = i == 2 ? 1 : view->count};
+    if (kind == 0) {
+      to.type = i == 2 ? ML_ATTR_STRING : ML_ATTR_STRINGS;
+      if (i == 2) to.as.s = *(const ml_str *)view->data;
+      else to.as.strings = view->data;
+    } else if (kind == 1) {
+      to.type = i == 2 ? ML_ATTR_INT : ML_ATTR_INTS;
+      if (i == 2) to.as.i = *(const int64_t *)view->data;
+      else to.as.ints = view->data;
+    } else {
+      to.type = i == 2 ? ML_ATTR_FLOAT : ML_ATTR_FLOATS;
+      if (i == 2) to.as.f = *(const float *)view->data;
+      else to.as.floats = view->data;
+    }
+    take(d->attrs, &d->n_attrs, to.name); /* the tensor form wins over a scalar default beside it */
+    d->attrs[d->n_attrs++] = to;
+  }
+  return ML_OK;
+}
+
+/* ---------------------------------------------------------------- the table ---- */
+typedef struct opset_row {
+  const char *domain, *op;
+  int32_t to; /* first version of the new form */
+  ml_status (*up)(ml__upgrade *u, ml__onnx_node *n,
+                  ml_error *err); /* (optional) NULL: the forms differ in nothing a reader minds */
+  bool (*fits)(const ml_node *n); /* (optional) NULL: never written in the form before `to` */
+  ml_status (*down)(ml__draft *d, ml_arena *scratch, ml_error *err);        /* (optional) NULL: nothing to change */
+} opset_row;
+
+static const opset_row rows[] = {
+  {"", "Add", 7, up_broadcast, NULL, NULL},
+  {"", "And", 7, up_broadcast, NULL, NULL},
+  {"", "BatchNormalization", 9, up_batch_normalization_9, NULL, NULL},
+  {"", "BatchNormalization", 14, up_batch_normalization_14, NULL, NULL},
+  {"", "Cast", 6, up_cast, NULL, NULL},
+  {"", "Cast", 19, NULL, fits_any, down_saturate},
+  {"", "Cast", 24, NULL, fits_any, down_round_mode},
+  {"", "CastLike", 19, NULL, fits_any, down_saturate},
+  {"", "CastLike", 24, NULL, fits_any, down_round_mode},
+  {"", "Clip", 11, up_clip, NULL, NULL},
+  {"", "Concat", 4, up_concat, NULL, NULL},
+  {"", "Div", 7, up_broadcast, NULL, NULL},
+  {"", "Dropout", 12, up_dropout, NULL, NULL},
+  {"", "Equal", 7, up_broadcast, NULL, NULL},
+  {"", "Equal", 19, NULL, fits_not_string, NULL},
+  {"", "Gelu", 20, NULL, fits_never, NULL},
+  {"", "Gemm", 7, up_gemm, NULL, NULL},
+  {"", "Greater", 7, up_broadcast, NULL, NULL},
+  {"", "Less", 7, up_broadcast, NULL, NULL},
+  {"", "LogSoftmax", 13, up_softmax, NULL, NULL},
+  {"", "Mish", 18, NULL, fits_never, NULL},
+  {"", "Mul", 7, up_broadcast, NULL, NULL},
+  {"", "Or", 7, up_broadcast, NULL, NULL},
+  {"", "PRelu", 7, up_prelu, NULL, NULL},
+  {"", "Pow", 7, up_broadcast, NULL, NULL},
+  {"", "ReduceL1", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceL2", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceLogSum", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceLogSumExp", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceMax", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceMax", 20, NULL, fits_not_bool, NULL},
+  {"", "ReduceMean", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceMin", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceMin", 20, NULL, fits_not_bool, NULL},
+  {"", "ReduceProd", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "ReduceSum", 13, up_axes, NULL, NULL},
+  {"", "ReduceSumSquare", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "Reshape", 5, up_reshape, NULL, NULL},
+  {"", "Selu", 6, up_selu, NULL, NULL},
+  {"", "Slice", 10, up_slice, NULL, NULL},
+  {"", "Softmax", 13, up_softmax, NULL, NULL},
+  {"", "Split", 13, up_split_sizes, NULL, NULL},
+  {"", "Split", 18, up_split_count, fits_split, down_split},
+  {"", "Squeeze", 13, up_axes, NULL, NULL},
+  {"", "Sub", 7, up_broadcast, NULL, NULL},
+  {"", "Swish", 24, NULL, fits_never, NULL},
+  {"", "Tile", 6, up_tile, NULL, NULL},
+  {"", "Unsqueeze", 13, up_axes, NULL, NULL},
+  {"", "Xor", 7, up_broadcast, NULL, NULL},
+  {"ai.onnx.ml", "LabelEncoder", 2, up_label_encoder, NULL, NULL},
+  {"ai.onnx.ml", "LabelEncoder", 4, NULL, fits_label_encoder, down_label_encoder},
+};
+enum { N_ROWS = sizeof rows / sizeof *rows };
+
+static const struct { const char *op; int32_t version;
+} introduced[] = {
+    {"CastLike", 15},
+    {"Celu", 12},
+    {"ConstantOfShape", 9},
+    {"Erf", 9},
+    {"Expand", 8},
+    {"Gelu", 20},
+    {"GreaterOrEqual", 12},
+    {"HardSwish", 14},
+    {"IsInf", 10},
+    {"IsNaN", 9},
+    {"LayerNormalization", 17},
+    {"LessOrEqual", 12},
+    {"Mish", 18},
+    {"Mod", 10},
+    {"NegativeLogLikelihoodLoss", 12},
+    {"OneHot", 9},
+    {"Round", 11},
+    {"Sign", 9},
+    {"SoftmaxCrossEntropyLoss", 12},
+    {"Swish", 24},
+    {"Where", 9},
+};
+
+int32_t ml__opset_introduced(const char *domain, const char *op) {
+  if (*domain) return 1;
+  for (size_t i = 0; i < sizeof introduced / sizeof *introduced; i++)
+    if (strcmp(introduced[i].op, op) == 0) return introduced[i].version;
+  return 1;
+}
+
+static bool is_row_of(const opset_row *row, const char *domain, const char *op) {
+  return row->op[0] == op[0] && strcmp(row->op, op) == 0 && strcmp(row->domain, domain) == 0;
+}
+
+ml_status ml__opset_upgrade(ml__upgrade *upgrade, ml__onnx_node *node, ml_error *err) {
+  if (node->version < 6 && !*node->domain)
+    take(node->attrs, &node->n_attrs, "consumed_inputs"); /* a hint for running in place, long gone */
+  for (size_t i = 0; i < N_ROWS; i++)
+    if (rows[i].up && rows[i].to > node->version && is_row_of(&rows[i], node->domain, node->op))
+      ML_TRY(rows[i].up(upgrade, node, err));
+  return ML_OK;
+}
+
+int32_t ml__opset_needed(const ml_node *node, int32_t at_least) {
+  const ml_op_def *op = node->op;
+  int32_t needed = at_least;
+  for (size_t i = N_ROWS; i-- > 0;)
+    if (rows[i].fits && rows[i].to > needed && is_row_of(&rows[i], op->domain, op->name) && !rows[i].fits(node))
+      needed = rows[i].to;
+  return needed;
+}
+
+ml_status ml__opset_downgrade(ml__draft *draft, int32_t target, ml_arena *scratch, ml_error *err) {
+  const ml_op_def *op = draft->node->op;
+  for (size_t i = N_ROWS; i-- > 0;)
+    if (rows[i].down && rows[i].to > target && is_row_of(&rows[i], op->domain, op->name))
+      ML_TRY(rows[i].down(draft, scratch, err));
+  return ML_OK;
+}
+
+bool ml__opset_is_parameter(const ml_op_def *op, int32_t input) {
+  static const struct { const char *op; int32_t first; } others[] = { /* inputs from `first` on are settings or statistics */
+    {"BatchNormalization", 3}, {"Clip", 1}, {"Dropout", 1}, {"OneHot", 2},
+  };
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+    if (!*op->domain && strcmp(op->name, others[i].op) == 0) return input < others[i].first;
+  return true;
+}

@@ -1,0 +1,232 @@
+/* Lua module mlserve.net: what the stand-alone server needs from C besides the model core.
+ * Lives here: bindings of csrc/net. Its own shared object (net.so), so that an embedder of core.so does not carry it.
+ * May include: net, base, compat.h.
+ *
+ *   parser = net.http1_parser()
+ *   method, path, query, headers, length, keep_alive, expect_continue, next, minor = parser:head(buffer, init)
+ *     One call per request. length is the body's size or -1 (chunked); next is the index behind the head. headers maps
+ *     lower-case names to values, repeated fields joined by ", " ("; " for cookie) as RFC 9110 5.3 allows.
+ *     nil: the head is not complete, call again with more bytes behind the same ones; false, status, message: refuse.
+ *   body = net.http1_chunked(limit)
+ *   piece, next, done = body:feed(buffer, init)      or nil, status, message
+ *   net.fork() -> pid | nil, message, code           net.kill(pid, signal) -> true | nil, message, code
+ *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid */
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+#include "lua/compat.h"
+#include "net/http1.h"
+#include "net/process.h"
+
+#define PARSER "mlserve.net.http1_parser"
+#define CHUNKED "mlserve.net.http1_chunked"
+
+static int fail(lua_State *L, const ml_error *err) {
+  lua_pushnil(L);
+  lua_pushstring(L, err->message);
+  lua_pushstring(L, ml_status_name(err->code));
+  return 3;
+}
+
+/* an integral argument within [low, high] */
+static int64_t check_integer(lua_State *L, int index, double low, double high) {
+  double number = luaL_checknumber(L, index);
+  if (!(number >= low && number <= high) || (double)(int64_t)number != number) luaL_argerror(L, index, "integer out of range");
+  return (int64_t)number;
+}
+
+/* the buffer and the zero-based place where reading begins (at most its length) */
+static const char *check_buffer(lua_State *L, size_t *length, size_t *at) {
+  const char *text = luaL_checklstring(L, 2, length);
+  lua_Integer init = luaL_optinteger(L, 3, 1);
+  luaL_argcheck(L, init >= 1 && (size_t)init <= *length + 1, 3, "index outside the buffer");
+  *at = (size_t)init - 1;
+  return text;
+}
+
+static int parser_new(lua_State *L) {
+  ml_http1_parser *parser = lua_newuserdatauv(L, sizeof(*parser), 0);
+  ml_http1_parser_init(parser);
+  luaL_setmetatable(L, PARSER);
+  return 1;
+}
+
+static void push_span(lua_State *L, const char *text, ml_http1_span span) { lua_pushlstring(L, text + span.at, span.length); }
+
+/* Table of lower-case name -> value. A 64-bit filter of the names seen says when a name is surely new, which spares the
+ * look-up for nearly all fields. */
+static void push_headers(lua_State *L, const ml_http1_parser *parser, const char *text) {
+  uint64_t seen = 0;
+  char name[ML_HTTP1_MAX_NAME];
+  lua_createtable(L, 0, (int)parser->field_count);
+  for (uint32_t f = 0; f < parser->field_count; ++f) {
+    const ml_http1_field *field = &parser->fields[f];
+    unsigned hash = field->name.length;
+    for (uint32_t i = 0; i < field->name.length; ++i) {
+      char c = text[field->name.at + i];
+      if (c >= 'A' && c <= 'Z') c = (char)(c + ('a' - 'A'));
+      name[i] = c;
+      hash = hash * 33 + (unsigned char)c;
+    }
+    uint64_t bit = (uint64_t)1 << (hash >> 3 & 63);
+    lua_pushlstring(L, name, field->name.length);
+    if ((seen & bit) != 0) {
+      lua_pushvalue(L, -1);
+      lua_rawget(L, -3);
+      if (!lua_isnil(L, -1)) {
+        lua_pushstring(L, field->name.length == 6 && memcmp(name, "cookie", 6) == 0 ? "; " : ", ");
+        push_span(L, text, field->value);
+        lua_concat(L, 3);
+        lua_rawset(L, -3);
+        continue;
+      }
+      lua_pop(L, 1);
+    }
+    seen |= bit;
+    push_span(L, text, field->value);
+    lua_rawset(L, -3);
+  }
+}
+
+static int parser_head(lua_State *L) {
+  ml_http1_parser *parser = luaL_checkudata(L, 1, PARSER);
+  size_t length, at;
+  const char *text = check_buffer(L, &length, &at) + at;
+  switch (ml_http1_parse(parser, text, length - at)) {
+  case ML_HTTP1_MORE:
+    lua_pushnil(L);
+    return 1;
+  case ML_HTTP1_DONE:
+    break;
+  default:
+    lua_pushboolean(L, 0);
+    lua_pushinteger(L, parser->status);
+    lua_pushstring(L, parser->message);
+    return 3;
+  }
+  push_span(L, text, parser->method);
+  if (parser->path.length != 0) push_span(L, text, parser->path);
+  else lua_pushlstring(L, "/", 1);
+  if (parser->has_query) push_span(L, text, parser->query);
+  else lua_pushnil(L);
+  push_headers(L, parser, text);
+  lua_pushinteger(L, parser->chunked ? -1 : (lua_Integer)parser->content_length);
+  lua_pushboolean(L, parser->keep_alive);
+  lua_pushboolean(L, parser->expect_continue);
+  lua_pushinteger(L, (lua_Integer)(at + parser->head_length + 1));
+  lua_pushinteger(L, parser->minor);
+  ml_http1_parser_init(parser); /* ready for the next head of the connection */
+  return 9;
+}
+
+static int chunked_new(lua_State *L) {
+  int64_t limit = check_integer(L, 1, 0, 9007199254740992.0);
+  ml_http1_chunked *body = lua_newuserdatauv(L, sizeof(*body), 0);
+  ml_http1_chunked_init(body, (uint64_t)limit);
+  luaL_setmetatable(L, CHUNKED);
+  return 1;
+}
+
+/* The pieces of one buffer are joined here: a million chunks of one byte make a few Lua strings, not a million. */
+static int chunked_feed(lua_State *L) {
+  ml_http1_chunked *body = luaL_checkudata(L, 1, CHUNKED);
+  size_t length, at, size = 0;
+  const char *text = check_buffer(L, &length, &at), *data = NULL;
+  ml_http1_result result = ml_http1_chunked_next(body, text, length, &at, &data, &size);
+  if (result == ML_HTTP1_DATA && at == length) {
+    lua_pushlstring(L, data, size);
+  } else {
+    luaL_Buffer joined;
+    luaL_buffinit(L, &joined);
+    while (result == ML_HTTP1_DATA) {
+      luaL_addlstring(&joined, data, size);
+      result = ml_http1_chunked_next(body, text, length, &at, &data, &size);
+    }
+    luaL_pushresult(&joined);
+  }
+  if (result == ML_HTTP1_BAD) {
+    lua_pushnil(L);
+    lua_pushinteger(L, body->status);
+    lua_pushstring(L, body->message);
+    return 3;
+  }
+  lua_pushinteger(L, (lua_Integer)at + 1);
+  lua_pushboolean(L, result == ML_HTTP1_DONE);
+  return 3;
+}
+
+static int process_fork(lua_State *L) {
+  ml_error err;
+  pid_t child = 0;
+  if (ml_process_fork(&child, &err) != ML_OK) return fail(L, &err);
+  lua_pushinteger(L, child);
+  return 1;
+}
+
+static int process_kill(lua_State *L) {
+  ml_error err;
+  pid_t pid = (pid_t)check_integer(L, 1, 1, INT_MAX);
+  int number = (int)check_integer(L, 2, 0, 64);
+  if (ml_process_kill(pid, number, &err) != ML_OK) return fail(L, &err);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int process_reap(lua_State *L) {
+  ml_error err;
+  ml_process_end end;
+  pid_t pid = lua_isnoneornil(L, 1) ? -1 : (pid_t)check_integer(L, 1, 1, INT_MAX);
+  if (ml_process_reap(pid, &end, &err) != ML_OK) return fail(L, &err);
+  if (end.pid == 0) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  lua_pushinteger(L, end.pid);
+  lua_pushstring(L, end.signaled ? "signal" : "exit");
+  lua_pushinteger(L, end.code);
+  return 3;
+}
+
+static int process_getpid(lua_State *L) {
+  lua_pushinteger(L, getpid());
+  return 1;
+}
+
+/* takes the method's upvalues from the stack */
+static void class(lua_State *L, const char *name, const char *method, lua_CFunction function, int upvalues) {
+  lua_pushcclosure(L, function, upvalues);
+  luaL_newmetatable(L, name);
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, -3);
+  lua_setfield(L, -2, method);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 2);
+}
+
+/* Names nearly every request has. As upvalue of the parser's method they stay alive, so that pushing one is a look-up instead of a
+ * new string. */
+static void push_common_names(lua_State *L) {
+  static const char *const names[] = { "host", "user-agent", "accept", "accept-encoding", "accept-language", "content-type",
+    "content-length", "transfer-encoding", "connection", "cookie", "origin", "referer", "x-forwarded-for", "x-request-id",
+    "traceparent", "authorization", "GET", "POST", "/" };
+  lua_createtable(L, sizeof(names) / sizeof(names[0]), 0);
+  for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+    lua_pushstring(L, names[i]);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+}
+
+static const luaL_Reg functions[] = {
+  { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
+  { "reap", process_reap },       { "getpid", process_getpid },     { NULL, NULL },
+};
+
+__attribute__((visibility("default"))) int luaopen_mlserve_net(lua_State *L);
+int luaopen_mlserve_net(lua_State *L) {
+  push_common_names(L);
+  class(L, PARSER, "head", parser_head, 1);
+  class(L, CHUNKED, "feed", chunked_feed, 0);
+  luaL_newlib(L, functions);
+  return 1;
+}

@@ -1,0 +1,256 @@
+/* core.servable(program[, options]) -> mlserve.servable: a compiled model behind its signatures.
+ *   options: model, version, max_elements, signatures = { NAME = { inputs = { PUBLIC = "graph name" }, outputs = …, method_name }
+ * } :predict_json(body[, signature]) -> text | nil, message, code     :signatures()  :model()  :version() :handle() -> integer
+ * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
+ * core.servable_at(handle) -> mlserve.servable | nil, message, code */
+#include <string.h>
+#include "lua/lua_core.h"
+#include "serve/registry.h"
+
+#define SERVABLE "mlserve.servable"
+enum { KEPT_TEXT = 1 << 20 };
+
+typedef struct servable_box {
+  ml_servable *servable;
+  int64_t handle;     /* 0: not in the registry through this object */
+  ml_json_writer out; /* reused, so that answers need no allocation of ours */
+} servable_box;
+
+static servable_box *check_box(lua_State *L, int index)
+{
+  servable_box *box = luaL_checkudata(L, index, SERVABLE);
+  luaL_argcheck(L, box->servable != NULL, index, "the servable has been closed");
+  return box;
+}
+
+static servable_box *new_box(lua_State *L)
+{
+  servable_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = (servable_box){ 0 };
+  ml_json_writer_init(&box->out);
+  luaL_setmetatable(L, SERVABLE);
+  return box;
+}
+
+static int servable_close(lua_State *L)
+{
+  servable_box *box = luaL_checkudata(L, 1, SERVABLE);
+  if (box->handle) ml_registry_remove(box->handle);
+  ml_servable_release(box->servable);
+  ml_json_writer_free(&box->out);
+  box->servable = NULL;
+  box->handle = 0;
+  return 0;
+}
+
+static int servable_tostring(lua_State *L)
+{
+  servable_box *box = luaL_checkudata(L, 1, SERVABLE);
+  if (box->servable)
+    lua_pushfstring(L, "servable '%s' version %d", ml_servable_model(box->servable), (int)ml_servable_version(box->servable));
+  else lua_pushliteral(L, "servable (closed)");
+  return 1;
+}
+
+/* ---- options ---- */
+static void check_keys(lua_State *L, int index, const char *what, const char *const *known)
+{
+  char list[160] = "";
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    size_t i = 0;
+    while (known[i] && strcmp(known[i], key) != 0) i++;
+    if (!known[i]) {
+      for (i = 0; known[i]; i++) {
+        strcat(list, i ? ", " : "");
+        strcat(list, known[i]);
+      }
+      luaL_error(L, "%s: unknown option '%s'; known: %s", what, key, list);
+    }
+    lua_pop(L, 1);
+  }
+}
+
+/* The table of public names on top of the stack; memory is Lua's, strings belong to the tables. */
+static ml_signature_tensor *read_names(lua_State *L, const char *signature, const char *kind, int keep, size_t *n)
+{
+  *n = 0;
+  lua_getfield(L, -1, kind);
+  if (!lua_istable(L, -1)) luaL_error(L, "signature '%s': %s: table expected, got %s", signature, kind, luaL_typename(L, -1));
+  lua_pushnil(L);
+  for (; lua_next(L, -2); lua_pop(L, 1)) ++*n;
+  ml_signature_tensor *list = lua_newuserdatauv(L, (*n + 1) * sizeof *list, 0);
+  memset(list, 0, (*n + 1) * sizeof *list);
+  lua_rawseti(L, keep, (int)lua_rawlen(L, keep) + 1);
+  size_t i = 0;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "signature '%s': %s: names expected as keys", signature, kind);
+    list[i].name = lua_tostring(L, -2);
+    if (lua_istable(L, -1)) { /* { name = graph name, … }, as signatures() gives it */
+      lua_getfield(L, -1, "name");
+      lua_remove(L, -2);
+    }
+    if (lua_type(L, -1) == LUA_TSTRING) list[i].value = lua_tostring(L, -1);
+    else if (!lua_isnil(L, -1) && !lua_isboolean(L, -1))
+      luaL_error(L, "signature '%s': %s '%s': graph name expected, got %s", signature, kind, list[i].name, luaL_typename(L, -1));
+    lua_pop(L, 1);
+    i++;
+  }
+  lua_pop(L, 1);
+  return list;
+}
+
+static void read_signatures(lua_State *L, ml_servable_options *options)
+{
+  static const char *const known[] = { "inputs", "outputs", "method_name", NULL };
+  lua_getfield(L, 2, "signatures");
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return;
+  }
+  if (!lua_istable(L, -1)) luaL_error(L, "servable: option 'signatures': table expected, got %s", luaL_typename(L, -1));
+  int table = lua_gettop(L), keep = table + 1; /* keep anchors the memory; both stay on the stack */
+  size_t n = 0;
+  lua_newtable(L);
+  lua_pushnil(L);
+  for (; lua_next(L, table); lua_pop(L, 1)) n++;
+  ml_signature *list = lua_newuserdatauv(L, (n + 1) * sizeof *list, 0);
+  lua_rawseti(L, keep, 1);
+  size_t i = 0;
+  lua_pushnil(L);
+  while (lua_next(L, table)) {
+    if (lua_type(L, -2) != LUA_TSTRING || !lua_istable(L, -1))
+      luaL_error(L, "servable: option 'signatures': { NAME = { inputs, outputs } } expected");
+    ml_signature *s = &list[i++];
+    *s = (ml_signature){ .name = lua_tostring(L, -2) };
+    check_keys(L, lua_gettop(L), "signature", known);
+    s->method = ml__lua_opt_string_field(L, lua_gettop(L), "method_name", NULL);
+    s->inputs = read_names(L, s->name, "inputs", keep, &s->n_inputs);
+    s->outputs = read_names(L, s->name, "outputs", keep, &s->n_outputs);
+    lua_pop(L, 1);
+  }
+  options->signatures = list;
+  options->n_signatures = n;
+}
+
+static int new_servable(lua_State *L)
+{
+  static const char *const known[] = { "model", "version", "max_elements", "signatures", NULL };
+  ml_program *program = ml__lua_check_program(L, 1);
+  ml_servable_options options = { 0 };
+  if (!lua_isnoneornil(L, 2)) {
+    luaL_checktype(L, 2, LUA_TTABLE);
+    check_keys(L, 2, "servable", known);
+    options.model = ml__lua_opt_string_field(L, 2, "model", NULL);
+    options.version = ml__lua_opt_int_field(L, 2, "version", 0);
+    int64_t most = ml__lua_opt_int_field(L, 2, "max_elements", 0);
+    if (most < 0) return luaL_error(L, "servable: option 'max_elements': a positive number expected");
+    options.max_elements = (size_t)most;
+    read_signatures(L, &options);
+  }
+  servable_box *box = new_box(L);
+  ml_error err;
+  if (ml_servable_new(program, &options, &box->servable, &err) != ML_OK) return ml__lua_error(L, &err);
+  return 1;
+}
+
+/* ---- methods ---- */
+static int servable_predict_json(lua_State *L)
+{
+  servable_box *box = check_box(L, 1);
+  size_t size;
+  const char *body = luaL_checklstring(L, 2, &size), *signature = luaL_optstring(L, 3, NULL);
+  ml_error err;
+  box->out.length = 0;
+  box->out.status = ML_OK;
+  ml_status status = ml_servable_predict_json(box->servable, body, size, signature, &box->out, &err);
+  if (status == ML_OK) lua_pushlstring(L, box->out.text, box->out.length);
+  if (box->out.capacity > KEPT_TEXT || box->out.status != ML_OK) ml_json_writer_free(&box->out);
+  return status == ML_OK ? 1 : ml__lua_fail(L, &err);
+}
+
+static void push_tensors(lua_State *L, const ml_signature_tensor *tensors, size_t n)
+{
+  lua_createtable(L, 0, (int)n);
+  for (size_t i = 0; i < n; i++) {
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, tensors[i].value);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, ml_dtype_name(tensors[i].dtype));
+    lua_setfield(L, -2, "dtype");
+    if (tensors[i].rank != ML_UNKNOWN) {
+      ml__lua_push_dims(L, tensors[i].dims, tensors[i].rank);
+      lua_setfield(L, -2, "shape");
+    }
+    lua_setfield(L, -2, tensors[i].name);
+  }
+}
+
+/* { NAME = { inputs = { PUBLIC = { name, dtype, shape } }, outputs = …, method_name } }; no shape when its rank is unknown */
+static int servable_signatures(lua_State *L)
+{
+  const ml_servable *s = check_box(L, 1)->servable;
+  lua_newtable(L);
+  for (size_t i = 0; i < ml_servable_signatures(s); i++) {
+    const ml_signature *g = ml_servable_signature_at(s, i);
+    lua_createtable(L, 0, 3);
+    push_tensors(L, g->inputs, g->n_inputs);
+    lua_setfield(L, -2, "inputs");
+    push_tensors(L, g->outputs, g->n_outputs);
+    lua_setfield(L, -2, "outputs");
+    lua_pushstring(L, g->method);
+    lua_setfield(L, -2, "method_name");
+    lua_setfield(L, -2, g->name);
+  }
+  return 1;
+}
+
+static int servable_handle(lua_State *L)
+{
+  servable_box *box = check_box(L, 1);
+  ml_error err;
+  if (!box->handle && ml_registry_add(box->servable, &box->handle, &err) != ML_OK) return ml__lua_fail(L, &err);
+  ml__lua_push_int(L, box->handle);
+  return 1;
+}
+
+static int servable_model(lua_State *L)
+{
+  lua_pushstring(L, ml_servable_model(check_box(L, 1)->servable));
+  return 1;
+}
+
+static int servable_version(lua_State *L)
+{
+  ml__lua_push_int(L, ml_servable_version(check_box(L, 1)->servable));
+  return 1;
+}
+
+static int servable_at(lua_State *L)
+{
+  int64_t handle = ml__lua_check_int(L, 1);
+  servable_box *box = new_box(L);
+  ml_error err;
+  box->servable = ml_registry_get(handle);
+  if (box->servable) return 1;
+  ml_fail(&err, ML_NOT_FOUND, "no model is deployed under handle %lld", (long long)handle);
+  return ml__lua_fail(L, &err);
+}
+
+void ml__lua_open_servable(lua_State *L)
+{
+  static const luaL_Reg methods[] = {
+      {"predict_json", servable_predict_json},
+      {"signatures", servable_signatures},
+      {"handle", servable_handle},
+      {"model", servable_model},
+      {"version", servable_version},
+      {"close", servable_close},
+      {NULL, NULL},
+  };
+  static const luaL_Reg functions[] = { { "servable", new_servable }, { "servable_at", servable_at }, { NULL, NULL } };
+  ml__lua_class(L, SERVABLE, methods, servable_close, servable_tostring);
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,643 @@
+/* A predict request is decoded in one pass: the keys of the root object are walked as they come, and `instances` or `inputs` is
+ * read with the signature known by then. Only when signature_name stands behind the data and names another signature is the data
+ * read again. Request buffers (one growing array per input) are pooled, so a request like an earlier one allocates nothing. They
+ * are copied into the session's arena once the shape is known, which costs a few percent of parsing the digits. Refusals repeat
+ * the words of tensorflow/serving's util/json_tensor.cc, because clients match on them. A request whose syntax is broken gets the
+ * syntax error, wherever the first wrong value stands: the server it imitates parses everything first. */
+#include "serve/servable.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "serve/json_tensor.h"
+
+enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20, KEY_SCRATCH = 256 };
+#define DEFAULT_ELEMENTS ((size_t)64 << 20)
+
+/* Buffers of one request. */
+typedef struct request {
+  ml_json_decoder decoder;
+  const ml_signature *signature;
+  size_t n;                    /* inputs of the graph */
+  ml_json_tensor *tensors;     /* by signature input */
+  ml_json_shape *shapes;       /* of an item (instances) or the whole (inputs), by signature input */
+  ml_json_shape *first;        /* shape of item 0 */
+  bool *seen;
+  ml_view *views;              /* by graph input */
+  bool row;
+  size_t rows;
+  struct request *next;
+} request;
+
+struct ml_servable {
+  atomic_uint references;
+  ml_program *program;
+  ml_arena *arena;
+  const char *model;
+  int64_t version;
+  ml_signature *signatures;
+  size_t n_signatures, n_inputs, max_elements;
+  pthread_mutex_t mutex; /* of the pool */
+  request *idle;
+  size_t n_idle;
+};
+
+/* ---------------------------------------------------------------- life ---- */
+static ml_status bind_tensor(ml_servable *s, const char *signature, bool input, ml_signature_tensor *t,
+                             const ml_signature_tensor *from, ml_error *err) {
+  const ml_graph *g = ml_program_graph(s->program);
+  const char *kind = input ? "input" : "output";
+  size_t n = input ? g->n_inputs : g->n_outputs, i = 0;
+  if (!from->name || !*from->name) return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s': %s without a name", signature, kind);
+  const char *value = from->value ? from->value : from->name;
+  while (i < n && strcmp((input ? g->inputs : g->outputs)[i]->name, value) != 0) i++;
+  if (i == n) return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s': the model has no %s '%s'", signature, kind, value);
+  const ml_value *v = (input ? g->inputs : g->outputs)[i];
+  *t = (ml_signature_tensor){.index = i, .dtype = v->dtype, .rank = v->rank};
+  t->name = ml_arena_strndup(s->arena, from->name, strlen(from->name));
+  t->value = ml_arena_strndup(s->arena, value, strlen(value));
+  if (!t->name || !t->value) return ml_fail_memory(err, 1, "a signature");
+  memcpy(t->dims, v->dims, sizeof t->dims);
+  return ML_OK;
+}
+
+static ml_status bind_list(ml_servable *s, const char *signature, bool input, const ml_signature_tensor *from, size_t n,
+                           const ml_signature_tensor **out, ml_error *err) {
+  ml_signature_tensor *list = ml_arena_alloc(s->arena, (n + 1) * sizeof *list);
+  if (!list) return ml_fail_memory(err, n * sizeof *list, "a signature");
+  for (size_t i = 0; i < n; i++) {
+    ML_TRY(bind_tensor(s, signature, input, &list[i], &from[i], err));
+    for (size_t k = 0; k < i; k++)
+      if (strcmp(list[k].name, list[i].name) == 0 || (input && list[k].index == list[i].index))
+        return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s': %s '%s' is given twice", signature, input ? "input" : "output",
+                       list[i].name);
+  }
+  *out = list;
+  return ML_OK;
+}
+
+static ml_status add_signature(ml_servable *s, const ml_signature *from, ml_error *err) {
+  ml_signature *to = &s->signatures[s->n_signatures];
+  if (!from->name || !*from->name) return ml_fail(err, ML_INVALID_ARGUMENT, "a signature without a name");
+  for (size_t i = 0; i < s->n_signatures; i++)
+    if (strcmp(s->signatures[i].name, from->name) == 0)
+      return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s' is given twice", from->name);
+  if (from->n_inputs != s->n_inputs)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s' has %zu inputs, the model %zu", from->name, from->n_inputs,
+                   s->n_inputs);
+  if (from->n_outputs == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "signature '%s' has no outputs", from->name);
+  const char *method = from->method ? from->method : ML_PREDICT_METHOD;
+  *to = (ml_signature){.n_inputs = from->n_inputs, .n_outputs = from->n_outputs};
+  to->name = ml_arena_strndup(s->arena, from->name, strlen(from->name));
+  to->method = ml_arena_strndup(s->arena, method, strlen(method));
+  if (!to->name || !to->method) return ml_fail_memory(err, 1, "a signature");
+  ML_TRY(bind_list(s, to->name, true, from->inputs, from->n_inputs, &to->inputs, err));
+  ML_TRY(bind_list(s, to->name, false, from->outputs, from->n_outputs, &to->outputs, err));
+  s->n_signatures++;
+  return ML_OK;
+}
+
+static ml_status add_default(ml_servable *s, ml_error *err) {
+  const ml_graph *g = ml_program_graph(s->program);
+  ml_signature_tensor *list = ml_arena_alloc(s->arena, (g->n_inputs + g->n_outputs + 1) * sizeof *list);
+  if (!list) return ml_fail_memory(err, 1, "a signature");
+  for (size_t i = 0; i < g->n_inputs; i++) list[i].name = g->inputs[i]->name;
+  for (size_t i = 0; i < g->n_outputs; i++) list[g->n_inputs + i].name = g->outputs[i]->name;
+  ml_signature all = {.name = ML_SERVING_DEFAULT,
+                      .inputs = list,
+                      .n_inputs = g->n_inputs,
+                      .outputs = list + g->n_inputs,
+                      .n_outputs = g->n_outputs};
+  return add_signature(s, &all, err);
+}
+
+static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_error *err) {
+  const ml_graph *g = ml_program_graph(s->program);
+  const char *model = options->model ? options->model : g->name;
+  s->n_inputs = g->n_inputs;
+  s->version = options->version;
+  s->max_elements = options->max_elements ? options->max_elements : DEFAULT_ELEMENTS;
+  s->model = ml_arena_strndup(s->arena, model, strlen(model));
+  s->signatures = ml_arena_alloc(s->arena, (options->n_signatures + 1) * sizeof *s->signatures);
+  if (!s->model || !s->signatures) return ml_fail_memory(err, 1, "a servable");
+  if (options->n_signatures == 0) return add_default(s, err);
+  for (size_t i = 0; i < options->n_signatures; i++) ML_TRY(add_signature(s, &options->signatures[i], err));
+  return ML_OK;
+}
+
+ml_status ml_servable_new(ml_program *program, const ml_servable_options *options, ml_servable **out, ml_error *err) {
+  static const ml_servable_options defaults = {0};
+  *out = NULL;
+  ml_servable *s = ml_alloc_zero(1, sizeof *s);
+  if (!s) return ml_fail_memory(err, sizeof *s, "a servable");
+  atomic_init(&s->references, 1);
+  pthread_mutex_init(&s->mutex, NULL); /* cannot fail with default attributes on the systems we build for */
+  s->program = ml_program_retain(program);
+  s->arena = ml_arena_new();
+  ml_status status = s->arena ? fill(s, options ? options : &defaults, err) : ml_fail_memory(err, 1, "a servable");
+  if (status == ML_OK) *out = s;
+  else ml_servable_release(s);
+  return status;
+}
+
+static void request_free(request *r, size_t n) {
+  if (!r) return;
+  for (size_t i = 0; r->tensors && i < n; i++) ml_free(r->tensors[i].data);
+  ml_json_decoder_free(&r->decoder);
+  ml_free(r->tensors);
+  ml_free(r->shapes);
+  ml_free(r->first);
+  ml_free(r->seen);
+  ml_free(r->views);
+  ml_free(r);
+}
+
+ml_servable *ml_servable_retain(ml_servable *servable) {
+  atomic_fetch_add_explicit(&servable->references, 1, memory_order_relaxed);
+  return servable;
+}
+
+void ml_servable_release(ml_servable *servable) {
+  if (!servable || atomic_fetch_sub_explicit(&servable->references, 1, memory_order_acq_rel) != 1) return;
+  while (servable->idle) {
+    request *r = servable->idle;
+    servable->idle = r->next;
+    request_free(r, servable->n_inputs);
+  }
+  pthread_mutex_destroy(&servable->mutex);
+  ml_program_release(servable->program);
+  ml_arena_free(servable->arena);
+  ml_free(servable);
+}
+
+const char *ml_servable_model(const ml_servable *servable) { return servable->model; }
+int64_t ml_servable_version(const ml_servable *servable) { return servable->version; }
+ml_program *ml_servable_program(const ml_servable *servable) { return servable->program; }
+size_t ml_servable_signatures(const ml_servable *servable) { return servable->n_signatures; }
+const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index) { return &servable->signatures[index]; }
+
+const ml_signature *ml_servable_signature(const ml_servable *servable, const char *name, size_t length) {
+  for (size_t i = 0; i < servable->n_signatures; i++) {
+    const char *have = servable->signatures[i].name;
+    if (strlen(have) == length && memcmp(have, name, length) == 0) return &servable->signatures[i];
+  }
+  return NULL;
+}
+
+/* ---------------------------------------------------------------- pool ---- */
+static ml_status take_request(ml_servable *s, request **out, ml_error *err) {
+  pthread_mutex_lock(&s->mutex);
+  request *r = s->idle;
+  if (r) {
+    s->idle = r->next;
+    s->n_idle--;
+  }
+  pthread_mutex_unlock(&s->mutex);
+  if (!r) {
+    size_t n = s->n_inputs;
+    r = ml_alloc_zero(1, sizeof *r);
+    if (!r) return ml_fail_memory(err, sizeof *r, "a request");
+    r->n = n;
+    r->tensors = ml_alloc_zero(n + 1, sizeof *r->tensors);
+    r->shapes = ml_alloc_zero(n + 1, sizeof *r->shapes);
+    r->first = ml_alloc_zero(n + 1, sizeof *r->first);
+    r->seen = ml_alloc_zero(n + 1, sizeof *r->seen);
+    r->views = ml_alloc_zero(n + 1, sizeof *r->views);
+    if (!r->tensors || !r->shapes || !r->first || !r->seen || !r->views) {
+      request_free(r, n);
+      return ml_fail_memory(err, n * sizeof *r->views, "a request");
+    }
+  }
+  *out = r;
+  return ML_OK;
+}
+
+static void return_request(ml_servable *s, request *r) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < r->n; i++) bytes += r->tensors[i].bytes;
+  pthread_mutex_lock(&s->mutex);
+  bool keep = s->n_idle < MAX_IDLE && bytes <= KEPT_BYTES; /* one large request should not pin its memory */
+  if (keep) {
+    r->next = s->idle;
+    s->idle = r;
+    s->n_idle++;
+  }
+  pthread_mutex_unlock(&s->mutex);
+  if (!keep) request_free(r, s->n_inputs);
+}
+
+/* ---------------------------------------------------------------- instances ---- */
+/* "a,b" */
+static const char *input_names(const ml_signature *g, char *text, size_t size) {
+  size_t n = 0;
+  text[0] = '\0';
+  for (size_t i = 0; i < g->n_inputs && n < size; i++)
+    n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "," : "", g->inputs[i].name);
+  return text;
+}
+
+static size_t find_input(const ml_signature *g, const char *name, size_t length) {
+  size_t i = 0;
+  while (i < g->n_inputs && !(strncmp(g->inputs[i].name, name, length) == 0 && g->inputs[i].name[length] == '\0')) i++;
+  return i;
+}
+
+/* One value of batch element `item` for input i: read, and compared with the shape of the first. */
+static ml_status read_item(request *r, size_t i, size_t item, ml_error *err) {
+  ml_json_tensor *t = &r->tensors[i];
+  ml_json_shape *shape = &r->shapes[i];
+  size_t before = t->count;
+  ML_TRY(ml_json_tensor_read(&r->decoder, r->signature->inputs[i].dtype, t, shape, err));
+  if (item == 0) {
+    r->first[i] = *shape;
+    return ML_OK;
+  }
+  const ml_json_shape *first = &r->first[i];
+  if (ml_shape_equal(shape->dims, shape->rank, first->dims, first->rank)) return ML_OK;
+  size_t size = t->count - before, expected = before / item;
+  char a[256], b[256];
+  if (size != expected)
+    return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT, "Expecting tensor size: %zu but got: %zu", expected, size);
+  return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT, "Expecting shape %s but got: %s",
+                        ml_json_shape_text(first->dims, first->rank, a, sizeof a),
+                        ml_json_shape_text(shape->dims, shape->rank, b, sizeof b));
+}
+
+/* Puts the item's place in front of a refusal; a syntax error stays as it is. */
+static ml_status in_item(request *r, size_t item, const char *key, size_t key_length, ml_status status, ml_error *err) {
+  if (!r->decoder.semantic || !err) return status;
+  char message[ML_ERROR_MAX];
+  snprintf(message, sizeof message, "%s", err->message);
+  if (key)
+    return ml_fail(err, status, "Failed to process element: %zu key: %.*s of 'instances' list. Error: %s: %s", item,
+                   (int)(key_length < 100 ? key_length : 100), key, ml_status_name(status), message);
+  return ml_fail(err, status, "Failed to process element: %zu of 'instances' list. Error: %s: %s", item, ml_status_name(status),
+                 message);
+}
+
+static ml_status wrong_keys(request *r, const char *at, size_t item, ml_error *err) {
+  char text[260], names[160];
+  return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT,
+                        "Failed to process element: %zu of 'instances' list. JSON object: %s keys must be equal to: %s", item,
+                        ml_json_quote(&r->decoder, at, text), input_names(r->signature, names, sizeof names));
+}
+
+/* Members of the object at `at`; SIZE_MAX when it is broken. */
+static size_t count_members(const request *r, const char *at) {
+  ml_json_reader reader = r->decoder.reader;
+  char scratch[KEY_SCRATCH];
+  const char *key;
+  size_t length, n = 0;
+  bool first = true, more;
+  reader.at = at;
+  reader.depth = 0;
+  if (ml_json_enter_object(&reader, NULL) != ML_OK) return SIZE_MAX;
+  for (;; n++) {
+    if (ml_json_object_next(&reader, &first, &more, scratch, sizeof scratch, &key, &length, NULL) != ML_OK) return SIZE_MAX;
+    if (!more) return n;
+    if (ml_json_skip(&reader, NULL) != ML_OK) return SIZE_MAX;
+  }
+}
+
+static ml_status read_object_item(request *r, size_t item, ml_error *err) {
+  ml_json_reader *reader = &r->decoder.reader;
+  const ml_signature *g = r->signature;
+  const char *begin = reader->at, *key;
+  char scratch[KEY_SCRATCH];
+  size_t length, members = 0;
+  bool first = true, more;
+  memset(r->seen, 0, r->n * sizeof *r->seen);
+  ML_TRY(ml_json_enter_object(reader, err));
+  for (;; members++) {
+    ML_TRY(ml_json_object_next(reader, &first, &more, scratch, sizeof scratch, &key, &length, err));
+    if (!more) break;
+    size_t i = find_input(g, key, length);
+    if (i == g->n_inputs || r->seen[i]) {
+      if (i < g->n_inputs || count_members(r, begin) != g->n_inputs) return wrong_keys(r, begin, item, err);
+      ml_status status = ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT, "JSON object: does not have named input: %.*s",
+                                        (int)(length < 100 ? length : 100), key);
+      return in_item(r, item, key, length, status, err);
+    }
+    r->seen[i] = true;
+    ml_status status = read_item(r, i, item, err);
+    if (status != ML_OK) return in_item(r, item, key, length, status, err);
+  }
+  return members == g->n_inputs ? ML_OK : wrong_keys(r, begin, item, err);
+}
+
+static ml_status read_instances(request *r, const char *root, ml_error *err) {
+  ml_json_decoder *d = &r->decoder;
+  char text[260];
+  bool first = true, more, objects = false;
+  if (ml_json_peek(&d->reader) != ML_JSON_ARRAY) {
+    ml_json_reader copy = d->reader;
+    ML_TRY(ml_json_skip(&copy, err));
+    return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "JSON Value: %s Expecting 'instances' to be an list/array",
+                          ml_json_quote(d, root, text));
+  }
+  ML_TRY(ml_json_enter_array(&d->reader, err));
+  size_t item = 0;
+  for (;; item++) {
+    ML_TRY(ml_json_array_next(&d->reader, &first, &more, err));
+    if (!more) break;
+    bool object = ml_json_peek(&d->reader) == ML_JSON_OBJECT && !ml_json_is_base64(d);
+    if (item == 0) {
+      objects = object;
+      if (!objects && r->signature->n_inputs != 1)
+        return ml_json_refuse(
+            d, err, ML_INVALID_ARGUMENT,
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per tensorinfo_map");
+    } else if (object != objects) {
+      return ml_json_refuse(d, err, ML_INVALID_ARGUMENT,
+                            objects ? "Expecting object but got list at item %zu of input list"
+                                    : "Expecting value/list but got object at item %zu of input list",
+                            item);
+    }
+    if (objects) {
+      ML_TRY(read_object_item(r, item, err));
+      continue;
+    }
+    ml_status status = read_item(r, 0, item, err);
+    if (status != ML_OK) return in_item(r, item, NULL, 0, status, err);
+  }
+  if (item == 0)
+    return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "JSON Value: %s No values in 'instances' array",
+                          ml_json_quote(d, root, text));
+  r->rows = item;
+  return ML_OK;
+}
+
+/* ---------------------------------------------------------------- inputs ---- */
+static ml_status read_inputs(request *r, ml_error *err) {
+  ml_json_decoder *d = &r->decoder;
+  const ml_signature *g = r->signature;
+  bool first = true, more;
+  if (ml_json_peek(&d->reader) != ML_JSON_OBJECT || ml_json_is_base64(d)) {
+    if (g->n_inputs != 1)
+      return ml_json_refuse(
+          d, err, ML_INVALID_ARGUMENT,
+          "inputs is a plain value/list, but expecting an object as multiple input tensors required as per tensorinfo_map");
+    return ml_json_tensor_read(d, g->inputs[0].dtype, &r->tensors[0], &r->shapes[0], err);
+  }
+  memset(r->seen, 0, r->n * sizeof *r->seen);
+  ML_TRY(ml_json_enter_object(&d->reader, err));
+  for (;;) {
+    char scratch[KEY_SCRATCH];
+    const char *key;
+    size_t length;
+    ML_TRY(ml_json_object_next(&d->reader, &first, &more, scratch, sizeof scratch, &key, &length, err));
+    if (!more) break;
+    size_t i = find_input(g, key, length);
+    if (i == g->n_inputs || r->seen[i]) { /* nobody asked for it */
+      ML_TRY(ml_json_skip(&d->reader, err));
+      continue;
+    }
+    r->seen[i] = true;
+    ML_TRY(ml_json_tensor_read(d, g->inputs[i].dtype, &r->tensors[i], &r->shapes[i], err));
+  }
+  for (size_t i = 0; i < g->n_inputs; i++)
+    if (!r->seen[i])
+      return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "Missing named input: %s in 'inputs' object.", g->inputs[i].name);
+  return ML_OK;
+}
+
+/* ---------------------------------------------------------------- root ---- */
+/* `at` is where the data begins; shapes hold what the signature says, as guesses for the buffers. */
+static ml_status read_data(request *r, const char *root, ml_error *err) {
+  const ml_signature *g = r->signature;
+  r->decoder.elements = 0;
+  r->decoder.strings_used = 0;
+  for (size_t i = 0; i < g->n_inputs; i++) {
+    const ml_signature_tensor *in = &g->inputs[i];
+    int32_t skip = r->row ? 1 : 0; /* items have no batch dimension */
+    r->tensors[i].count = 0;
+    memset(r->shapes[i].dims, 0, sizeof r->shapes[i].dims);
+    for (int32_t k = skip; k < in->rank; k++) r->shapes[i].dims[k - skip] = in->dims[k] > 0 ? in->dims[k] : 0;
+  }
+  return r->row ? read_instances(r, root, err) : read_inputs(r, err);
+}
+
+static bool key_is(const char *key, size_t length, const char *text) {
+  return length == strlen(text) && memcmp(key, text, length) == 0;
+}
+
+static ml_status no_signature(request *r, const char *name, size_t length, ml_error *err) {
+  return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT, "Serving signature name: \"%.*s\" not found in signature def",
+                        (int)(length < 200 ? length : 200), name);
+}
+
+/* The string at the reader as a signature of the servable. */
+static ml_status read_signature(ml_servable *s, request *r, const char *root, const ml_signature **out, ml_error *err) {
+  ml_json_reader *reader = &r->decoder.reader;
+  char text[260], name[256];
+  size_t length;
+  if (ml_json_peek(reader) != ML_JSON_STRING) {
+    ml_json_reader copy = *reader;
+    ML_TRY(ml_json_skip(&copy, err));
+    return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT,
+                          "JSON Value: %s not formatted correctly. 'signature_name' key must be a string value.",
+                          ml_json_quote(&r->decoder, root, text));
+  }
+  ML_TRY(ml_json_string_length(reader, &length, err));
+  if (length > sizeof name) return no_signature(r, reader->at + 1, length, err);
+  ML_TRY(ml_json_string_read(reader, name, &length, err));
+  *out = ml_servable_signature(s, name, length);
+  return *out ? ML_OK : no_signature(r, name, length, err);
+}
+
+static ml_status read_root(ml_servable *s, request *r, const char *signature, ml_error *err) {
+  ml_json_decoder *d = &r->decoder;
+  ml_json_reader *reader = &d->reader;
+  const char *data = NULL, *root, *key;
+  char scratch[KEY_SCRATCH], text[260];
+  const ml_signature *named = NULL;
+  size_t length;
+  bool first = true, more, instances = false, inputs = false;
+  ml_json_kind kind = ml_json_peek(reader);
+  if (kind == ML_JSON_END) return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "JSON Parse error: The document is empty");
+  root = reader->at;
+  if (kind != ML_JSON_OBJECT) {
+    ML_TRY(ml_json_skip(reader, err));
+    return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "JSON Value: %s Is not object", ml_json_quote(d, root, text));
+  }
+  signature = signature ? signature : ML_SERVING_DEFAULT;
+  r->signature = ml_servable_signature(s, signature, strlen(signature));
+  const ml_signature *assumed = r->signature;
+  ML_TRY(ml_json_enter_object(reader, err));
+  for (;;) {
+    ML_TRY(ml_json_object_next(reader, &first, &more, scratch, sizeof scratch, &key, &length, err));
+    if (!more) break;
+    bool is_instances = key_is(key, length, "instances");
+    if (is_instances || key_is(key, length, "inputs")) {
+      bool again = is_instances ? instances : inputs;
+      *(is_instances ? &instances : &inputs) = true;
+      if (again) {
+        ML_TRY(ml_json_skip(reader, err));
+        continue;
+      }
+      if (data)
+        return ml_json_refuse(
+            d, err, ML_INVALID_ARGUMENT,
+            "JSON Value: %s Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ",
+            ml_json_quote(d, root, text));
+      data = reader->at;
+      r->row = is_instances;
+      ml_json_reader before = *reader;
+      if (r->signature && read_data(r, root, err) == ML_OK) continue;
+      if (named && r->signature) return err ? err->code : ML_INVALID_ARGUMENT;
+      /* a signature_name further on may make it right, and decides which refusal is given */
+      *reader = before;
+      d->semantic = false;
+      assumed = NULL;
+      ML_TRY(ml_json_skip(reader, err));
+    } else if (key_is(key, length, "signature_name") && !named) {
+      ML_TRY(read_signature(s, r, root, &named, err));
+      if (!data) r->signature = assumed = named;
+    } else {
+      ML_TRY(ml_json_skip(reader, err));
+    }
+  }
+  if (!data) return ml_json_refuse(d, err, ML_INVALID_ARGUMENT, "Missing 'inputs' or 'instances' key");
+  if (named) r->signature = named;
+  if (!r->signature) return no_signature(r, signature, strlen(signature), err);
+  if (r->signature == assumed) return ML_OK;
+  reader->at = data;
+  reader->depth = 1;
+  return read_data(r, root, err);
+}
+
+/* Syntax errors in one form; a refusal gives way to a syntax error further on in the body. */
+__attribute__((cold)) static ml_status finish_failure(request *r, ml_status status, ml_error *err) {
+  ml_json_reader reader = r->decoder.reader;
+  ml_error syntax = {0};
+  if (status != ML_INVALID_ARGUMENT && status != ML_UNIMPLEMENTED) return status;
+  if (r->decoder.semantic) {
+    reader.at = reader.begin;
+    reader.depth = 0;
+    if (ml_json_peek(&reader) == ML_JSON_END || ml_json_skip(&reader, &syntax) == ML_OK) return status;
+  } else {
+    if (!err) return status;
+    syntax = *err;
+  }
+  return ml_fail(err, ML_INVALID_ARGUMENT, "JSON Parse error: Invalid value. at offset: %zu (%s)",
+                 (size_t)(reader.at - reader.begin), syntax.message);
+}
+
+/* ---------------------------------------------------------------- response ---- */
+static bool is_base64_name(const char *name) {
+  size_t n = strlen(name);
+  return n >= 6 && strcmp(name + n - 6, "_bytes") == 0;
+}
+
+static ml_status check_outputs(const request *r, ml_session *session, size_t *rows, ml_error *err) {
+  const ml_signature *g = r->signature;
+  for (size_t i = 0; i < g->n_outputs; i++) {
+    const ml_view *v = ml_session_output(session, g->outputs[i].index);
+    ML_TRY(ml_json_tensor_writable(v->dtype, err));
+    if (!r->row) continue;
+    if (v->rank < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "Tensor name: %s has no shape information ", g->outputs[i].name);
+    if (i == 0) *rows = (size_t)v->dims[0];
+    else if ((size_t)v->dims[0] != *rows)
+      return ml_fail(err, ML_INVALID_ARGUMENT, "Tensor name: %s has inconsistent batch size: %lld expecting: %zu",
+                     g->outputs[i].name, (long long)v->dims[0], *rows);
+  }
+  return ML_OK;
+}
+
+static void put_key(ml_json_writer *out, const char *name) {
+  ml_json_put_string(out, name, strlen(name));
+  ml_json_put_literal(out, ": ");
+}
+
+static void put_predictions(const ml_signature *g, ml_session *session, size_t rows, ml_json_writer *out) {
+  ml_json_put_literal(out, "{\n    \"predictions\": [");
+  for (size_t row = 0; row < rows && out->status == ML_OK; row++) {
+    if (row) ml_json_put_literal(out, ", ");
+    if (g->n_outputs > 1) ml_json_put_literal(out, "\n        {\n");
+    for (size_t i = 0; i < g->n_outputs; i++) {
+      const ml_signature_tensor *o = &g->outputs[i];
+      if (g->n_outputs > 1) {
+        if (i) ml_json_put_literal(out, ",\n");
+        ml_json_put_literal(out, "            ");
+        put_key(out, o->name);
+      }
+      ml_json_put_row(out, ml_session_output(session, o->index), row, is_base64_name(o->name));
+    }
+    if (g->n_outputs > 1) ml_json_put_literal(out, "\n        }");
+  }
+  ml_json_put_literal(out, "\n    ]\n}");
+}
+
+static void put_outputs(const ml_signature *g, ml_session *session, ml_json_writer *out) {
+  ml_json_put_literal(out, "{\n    \"outputs\": ");
+  if (g->n_outputs > 1) ml_json_put_literal(out, "{\n");
+  for (size_t i = 0; i < g->n_outputs; i++) {
+    const ml_signature_tensor *o = &g->outputs[i];
+    if (g->n_outputs > 1) {
+      if (i) ml_json_put_literal(out, ",\n");
+      ml_json_put_literal(out, "        ");
+      put_key(out, o->name);
+    }
+    ml_json_put_tensor(out, ml_session_output(session, o->index), is_base64_name(o->name));
+  }
+  if (g->n_outputs > 1) ml_json_put_literal(out, "\n    }");
+  ml_json_put_literal(out, "\n}");
+}
+
+/* ---------------------------------------------------------------- predict ---- */
+static ml_status make_views(request *r, ml_error *err) {
+  const ml_signature *g = r->signature;
+  for (size_t i = 0; i < g->n_inputs; i++) {
+    const ml_json_shape *shape = r->row ? &r->first[i] : &r->shapes[i];
+    ml_view *v = &r->views[g->inputs[i].index];
+    int32_t at = 0;
+    v->data = r->tensors[i].data;
+    v->dtype = g->inputs[i].dtype;
+    if (r->row && shape->rank == ML_MAX_RANK)
+      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': rank over %d", g->inputs[i].name, ML_MAX_RANK);
+    if (r->row) v->dims[at++] = (int64_t)r->rows;
+    for (int32_t k = 0; k < shape->rank; k++) v->dims[at++] = shape->dims[k];
+    v->rank = at;
+    ML_TRY(ml_shape_count(v->dims, v->rank, v->dtype, &v->count, err));
+    if (v->count != r->tensors[i].count)
+      return ml_fail(err, ML_INTERNAL, "input '%s': %zu elements for a shape of %zu", g->inputs[i].name, r->tensors[i].count,
+                     v->count);
+  }
+  return ML_OK;
+}
+
+static ml_status run(ml_servable *s, request *r, ml_json_writer *out, ml_error *err) {
+  ml_session *session = NULL;
+  size_t rows = 0;
+  ML_TRY(make_views(r, err));
+  ML_TRY(ml_program_acquire(s->program, r->views, &session, err));
+  for (size_t i = 0; i < s->n_inputs; i++) {
+    const ml_view *from = &r->views[i];
+    if (from->count > 0) memcpy(ml_session_input(session, i)->data, from->data, from->count * ml_dtype_size(from->dtype));
+  }
+  ml_status status = ml_session_run(session, err);
+  if (status == ML_OK) status = check_outputs(r, session, &rows, err);
+  if (status == ML_OK) {
+    if (r->row) put_predictions(r->signature, session, rows, out);
+    else put_outputs(r->signature, session, out);
+    if (out->status != ML_OK) status = ml_fail_memory(err, out->capacity, "a response");
+  }
+  ml_program_return(s->program, session);
+  return status;
+}
+
+ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size_t size, const char *signature,
+                                   ml_json_writer *out, ml_error *err) {
+  request *r = NULL;
+  ml_error local;
+  if (!err) err = &local;
+  ML_TRY(take_request(servable, &r, err));
+  ml_json_decoder_reset(&r->decoder, body, size, servable->max_elements);
+  ml_status status = read_root(servable, r, signature, err);
+  if (status != ML_OK) status = finish_failure(r, status, err);
+  else status = run(servable, r, out, err);
+  return_request(servable, r);
+  return status;
+}

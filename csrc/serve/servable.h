@@ -1,0 +1,58 @@
+/* A servable: a compiled model with the names callers know it by.
+ * Lives here: signatures, the immutable servable, and the predict request of TensorFlow Serving's REST API as a function of
+ * bytes. Knows no HTTP. May include: graph, tensor, codec, base. Ownership: reference-counted and immutable; every function may
+ * be called from any thread at any time. A servable holds one reference on its program; pooled request buffers belong to it. */
+#ifndef ML_SERVE_SERVABLE_H
+#define ML_SERVE_SERVABLE_H
+#include "codec/json.h"
+#include "graph/program.h"
+
+#define ML_SERVING_DEFAULT "serving_default"
+#define ML_PREDICT_METHOD "tensorflow/serving/predict"
+
+typedef struct ml_signature_tensor {
+  const char *name;        /* what callers say */
+  const char *value;       /* the graph's name for it */
+  /* the rest is filled by ml_servable_new */
+  size_t index;            /* among the graph's inputs or outputs */
+  ml_dtype dtype;
+  int32_t rank;
+  int64_t dims[ML_MAX_RANK];
+} ml_signature_tensor;
+
+typedef struct ml_signature {
+  const char *name, *method; /* method NULL: ML_PREDICT_METHOD */
+  const ml_signature_tensor *inputs; size_t n_inputs;
+  const ml_signature_tensor *outputs; size_t n_outputs;
+} ml_signature;
+
+typedef struct ml_servable ml_servable;
+
+typedef struct ml_servable_options {
+  const char *model;       /* name; NULL: the graph's */
+  int64_t version;
+  const ml_signature *signatures;
+  size_t n_signatures;     /* none: "serving_default" with every input and output under the graph's names */
+  size_t max_elements;     /* of the inputs of one request; 0: 64 Mi */
+} ml_servable_options;
+
+/* Retains program, copies the rest. Every signature must name every input of the graph, and at least one output. options NULL:
+ * defaults. */
+ml_status ml_servable_new(ml_program *program, const ml_servable_options *options, ml_servable **out, ml_error *err);
+ml_servable *ml_servable_retain(ml_servable *servable);
+void ml_servable_release(ml_servable *servable); /* NULL allowed */
+
+const char *ml_servable_model(const ml_servable *servable);
+int64_t ml_servable_version(const ml_servable *servable);
+ml_program *ml_servable_program(const ml_servable *servable); /* borrowed */
+size_t ml_servable_signatures(const ml_servable *servable);
+const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index);
+const ml_signature *ml_servable_signature(const ml_servable *servable, const char *name, size_t length); /* NULL: none */
+
+/* Body of a predict request to body of its response, appended to out. signature: used when the body names none; NULL:
+ * "serving_default". Failures carry TensorFlow Serving's texts; INVALID_ARGUMENT is the client's fault, RESOURCE_EXHAUSTED an
+ * exceeded limit or memory. */
+ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size_t size, const char *signature,
+                                   ml_json_writer *out, ml_error *err);
+
+#endif
