@@ -1,0 +1,51 @@
+--- `mlserve serve`: models over HTTP.
+-- @module mlserve.cli.serve
+
+local arguments = require "mlserve.cli.arguments"
+
+local format = string.format
+
+local serve = { summary = "answer predictions over HTTP" }
+
+serve.description = [[Serves models over HTTP with TensorFlow Serving's REST protocol. Prints its address and, for each
+model, a curl line to try; runs until SIGTERM or SIGINT, answers what was asked, and exits 0.]]
+
+local function named_base(text)
+  local name, base = text:match("^([^=]+)=(.+)$")
+  if not name then return nil, format("NAME=BASEDIR expected, such as cancer=models/cancer, got '%s'", text) end
+  return { name = name, base = base }
+end
+
+function serve.parser(parser)
+  parser:option("--model", "A model: its name in URLs and its directory, which holds numbered versions. Repeatable.")
+    :argname("NAME=BASEDIR"):count("1+"):convert(named_base)
+  parser:option("--rest-port", "Port of the REST interface; 0 takes any free one.", "8501"):argname("PORT")
+    :convert(arguments.integer(0, 65535))
+  parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
+  parser:option("--threads", "Threads a prediction may use (default: the number of cores)."):argname("N")
+    :convert(arguments.integer(1, 1024))
+  parser:epilog [[Example:
+  mlserve serve --model cancer=models/cancer --rest-port 8501
+  curl http://127.0.0.1:8501/v1/models/cancer]]
+end
+
+function serve.run(args)
+  local seen, problems = {}, {}
+  local server, ok, message
+  if args.threads then require("mlserve.core").set_threads(args.threads) end
+  server = require("mlserve.serve.server").new { rest = { host = args.host, port = args.rest_port } }
+  for _, model in ipairs(args.model) do
+    if seen[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
+    seen[model.name] = true
+    ok, message = server:add_directory(model.name, model.base)
+    if not ok then problems[#problems + 1] = message end
+  end
+  -- a bad model does not keep the good ones from being served; the server says which it lacks
+  if #problems == #args.model then return nil, table.concat(problems, "\n") end
+  for _, problem in ipairs(problems) do io.stderr:write("mlserve serve: ", problem, "\n") end
+  ok, message = server:run()
+  if not ok then return nil, message end
+  return 0
+end
+
+return serve
