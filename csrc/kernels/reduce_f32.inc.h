@@ -8,7 +8,6 @@
 enum {
   SUM_BLOCK = 64 * VW, /* summed in four chains of 16 additions */
   ROW_BLOCK = 64,      /* rows of column_sum added up before they join the total */
-  SHORT_ROW = 16 * VW, /* softmax rows whose exponentials wait on the stack: masked stores are slow to read back */
   LEVELS = 64          /* of the pairwise tree: more than any length needs */
 };
 
@@ -126,15 +125,12 @@ void NAME(ml__column_sum_f32)(const float *x, size_t rows, size_t cols, size_t l
 static void softmax_row(const float *x, float *y, size_t n, bool take_log) {
   const float m = NAME(ml__max_f32)(x, n);
   const vf shift = v_set1(m), lowest = v_set1(-__builtin_inff());
-  const bool is_short = n <= SHORT_ROW;
-  float exponentials[SHORT_ROW] __attribute__((aligned(64)));
   vf a = v_zero();
   for (size_t i = 0; i < n; i += VW) {
     const size_t left = n - i;
     vf e = v_exp(v_sub(v_load_n_or(x + i, left, lowest), shift)); /* 0 beyond the row */
     a = v_add(a, e);
-    if (is_short) v_store(exponentials + i, e);
-    else if (!take_log) v_store_n(y + i, e, left);
+    if (!take_log) v_store_n(y + i, e, left);
   }
   const float sum = v_hsum(a);
   if (take_log) {
@@ -145,9 +141,7 @@ static void softmax_row(const float *x, float *y, size_t n, bool take_log) {
     return;
   }
   const vf scale = v_set1(1.0f / sum);
-  for (size_t i = 0; i < n; i += VW) {
-    v_store_n(y + i, v_mul(is_short ? v_load(exponentials + i) : v_load_n(y + i, n - i), scale), n - i);
-  }
+  for (size_t i = 0; i < n; i += VW) v_store_n(y + i, v_mul(v_load_n(y + i, n - i), scale), n - i);
 }
 
 void NAME(ml__softmax_f32)(const float *x, float *y, size_t rows, size_t cols, bool log) {

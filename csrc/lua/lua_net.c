@@ -10,7 +10,9 @@
  *   body = net.http1_chunked(limit)
  *   piece, next, done = body:feed(buffer, init)      or nil, status, message
  *   net.fork() -> pid | nil, message, code           net.kill(pid, signal) -> true | nil, message, code
- *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid */
+ *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid
+ *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
+ *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it. */
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 
 #define PARSER "mlserve.net.http1_parser"
 #define CHUNKED "mlserve.net.http1_chunked"
+#define SIGNALS "mlserve.net.signals"
 
 static int fail(lua_State *L, const ml_error *err) {
   lua_pushnil(L);
@@ -193,6 +196,64 @@ static int process_getpid(lua_State *L) {
   return 1;
 }
 
+/* The userdata is the descriptor; -1 when closed. What it stands for is process-wide, so there is one at a time. */
+static int catch_signals(lua_State *L) {
+  int numbers[8], count = lua_gettop(L);
+  ml_error err;
+  luaL_argcheck(L, count >= 1 && count <= 8, 1, "one to eight signal numbers expected");
+  for (int i = 0; i < count; ++i) numbers[i] = (int)check_integer(L, i + 1, 1, 64);
+  int *descriptor = lua_newuserdatauv(L, sizeof(*descriptor), 0);
+  *descriptor = -1;
+  luaL_setmetatable(L, SIGNALS);
+  if (ml_process_catch_signals(numbers, (size_t)count, descriptor, &err) != ML_OK) return fail(L, &err);
+  return 1;
+}
+
+static int signals_take(lua_State *L) {
+  const int *descriptor = luaL_checkudata(L, 1, SIGNALS);
+  int number = *descriptor < 0 ? 0 : ml_process_caught_signal();
+  if (number == 0) lua_pushnil(L);
+  else lua_pushinteger(L, number);
+  return 1;
+}
+
+static int signals_close(lua_State *L) {
+  int *descriptor = luaL_checkudata(L, 1, SIGNALS);
+  if (*descriptor >= 0) ml_process_release_signals();
+  *descriptor = -1;
+  return 0;
+}
+
+static int signals_pollfd(lua_State *L) {
+  const int *descriptor = luaL_checkudata(L, 1, SIGNALS);
+  if (*descriptor < 0) lua_pushnil(L);
+  else lua_pushinteger(L, *descriptor);
+  return 1;
+}
+
+static int signals_events(lua_State *L) {
+  lua_pushliteral(L, "r");
+  return 1;
+}
+
+static int signals_timeout(lua_State *L) {
+  lua_pushnil(L);
+  return 1;
+}
+
+static void signals_class(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    { "take", signals_take },     { "close", signals_close },     { "pollfd", signals_pollfd },
+    { "events", signals_events }, { "timeout", signals_timeout }, { NULL, NULL },
+  };
+  luaL_newmetatable(L, SIGNALS);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, signals_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
+
 /* takes the method's upvalues from the stack */
 static void class(lua_State *L, const char *name, const char *method, lua_CFunction function, int upvalues) {
   lua_pushcclosure(L, function, upvalues);
@@ -204,8 +265,8 @@ static void class(lua_State *L, const char *name, const char *method, lua_CFunct
   lua_pop(L, 2);
 }
 
-/* Names nearly every request has. As upvalue of the parser's method they stay alive, so that pushing one is a look-up instead of a
- * new string. */
+/* Names nearly every request has. As upvalue of the parser's method they stay alive, so that pushing one is a look-up
+ * instead of a new string. */
 static void push_common_names(lua_State *L) {
   static const char *const names[] = { "host", "user-agent", "accept", "accept-encoding", "accept-language", "content-type",
     "content-length", "transfer-encoding", "connection", "cookie", "origin", "referer", "x-forwarded-for", "x-request-id",
@@ -219,7 +280,8 @@ static void push_common_names(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
-  { "reap", process_reap },       { "getpid", process_getpid },     { NULL, NULL },
+  { "reap", process_reap },       { "getpid", process_getpid },     { "catch_signals", catch_signals },
+  { NULL, NULL },
 };
 
 __attribute__((visibility("default"))) int luaopen_mlserve_net(lua_State *L);
@@ -227,6 +289,7 @@ int luaopen_mlserve_net(lua_State *L) {
   push_common_names(L);
   class(L, PARSER, "head", parser_head, 1);
   class(L, CHUNKED, "feed", chunked_feed, 0);
+  signals_class(L);
   luaL_newlib(L, functions);
   return 1;
 }

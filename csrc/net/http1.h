@@ -2,7 +2,7 @@
  * Lives here: bytes to spans, no sockets, no Lua. May include: base. Nothing allocates; spans point into the caller's bytes.
  *
  * Strict means: whatever two servers might read differently is refused. A request is accepted only when
- *   - every line ends in CRLF; there is no bare CR, bare LF, NUL or other control character, no obs-fold, no space before a colon;
+ *   - every line ends in CRLF; no bare CR or LF, NUL or other control character, no obs-fold, no space before a colon;
  *   - the version is HTTP/1.0 or HTTP/1.1; 1.1 has exactly one Host (1.0 at most one);
  *   - Content-Length is digits only, once; Transfer-Encoding is `chunked`, once, in 1.1 only; never both;
  *   - line, head and field counts stay under the limits below.

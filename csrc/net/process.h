@@ -1,8 +1,11 @@
 /* Processes: what a pre-forking server needs and Lua lacks.
- * Lives here: fork, kill, waitpid, getpid. May include: base. */
+ * Lives here: fork, kill, waitpid, and signals as bytes in a pipe. May include: base.
+ * Signals are caught by handlers, not by blocking them: a blocked signal still ends the process when another thread (of a
+ * BLAS, of our pool) does not block it. The pipe is the one mutable global here: a handler can reach nothing else. */
 #ifndef ML_NET_PROCESS_H
 #define ML_NET_PROCESS_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 #include "base/status.h"
 
@@ -18,5 +21,13 @@ typedef struct ml_process_end {
 } ml_process_end;
 /* Reaps one ended child (pid == -1: any) without waiting. NOT_FOUND: there is no such child. */
 ml_status ml_process_reap(pid_t pid, ml_process_end *end, ml_error *err);
+
+/* From now on these signals do not end the process but wait in a pipe; *descriptor (close-on-exec, not blocking) is readable
+ * when one does. FAILED_PRECONDITION: caught already. A forked child that wants its own calls release first. */
+ml_status ml_process_catch_signals(const int *signals, size_t count, int *descriptor, ml_error *err);
+/* The next signal that came; 0: none. */
+int ml_process_caught_signal(void);
+/* Puts the former handling back and closes the pipe. */
+void ml_process_release_signals(void);
 
 #endif

@@ -1,5 +1,5 @@
-/* Fuzz target: request heads and chunked bodies. Besides crashes it checks what must hold for every input: all spans lie inside the
- * head, cutting the input anywhere changes nothing, and an accepted head has no byte that a lenient neighbour could read
+/* Fuzz target: request heads and chunked bodies. Besides crashes it checks what must hold for every input: all spans lie inside
+ * the head, cutting the input anywhere changes nothing, and an accepted head has no byte that a lenient neighbour could read
  * differently. The first byte chooses where to cut. */
 #include <stdint.h>
 #include <stdlib.h>

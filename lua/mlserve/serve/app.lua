@@ -1,0 +1,81 @@
+--- The application: a table of routes, independent of every transport.
+--
+--   app:route("GET", "^/healthz$", function(request) return { status = 200, body = "ok" } end)
+--   response = app:handle { method = "GET", path = "/healthz", query = nil, headers = {}, body = "" }
+--
+-- A request has method, path (as sent: percent-encoded, without the query), query (string or nil), headers (lower-case names)
+-- and body (string). A response has status, headers (optional) and body (optional). Protocols offer lists of routes; transports
+-- call handle. Neither knows the other.
+
+local concat, find, format, gsub, match = table.concat, string.find, string.format, string.gsub, string.match
+local char, ipairs, setmetatable, tonumber, type = string.char, ipairs, setmetatable, tonumber, type
+
+local methods = {}
+local mt = { __name = "mlserve.app", __index = methods }
+
+local NOT_FOUND = {
+  status = 404, headers = { ["content-type"] = "text/html; charset=utf-8" },
+  body = "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n",
+}
+
+--- Adds a route. Routes are tried in the order they were added.
+---@param method string an HTTP method in capitals, or "*" for all
+---@param pattern string Lua pattern for the path as sent
+---@param handler function handler(request, captures...) -> response
+function methods:route(method, pattern, handler)
+  if type(method) ~= "string" or type(pattern) ~= "string" or type(handler) ~= "function" then
+    error(format("app:route: (method, pattern, handler) expected, got (%s, %s, %s)", type(method), type(pattern),
+      type(handler)), 2)
+  end
+  local routes = self.routes
+  routes[#routes + 1] = { method = method, pattern = pattern, handler = handler }
+  return self
+end
+
+--- Adds a protocol's list of { method =, pattern =, handler = }.
+function methods:mount(routes)
+  for _, route in ipairs(routes) do self:route(route.method, route.pattern, route.handler) end
+  return self
+end
+
+local function allowed(path, routes)
+  local list = {}
+  for i = 1, #routes do
+    if find(path, routes[i].pattern) then list[#list + 1] = routes[i].method end
+  end
+  return list
+end
+
+--- Answers a request: 404 where no route matches the path, 405 where none matches the method.
+---@param request table
+---@return table response
+function methods:handle(request)
+  local routes, method, path = self.routes, request.method, request.path
+  for i = 1, #routes do
+    local route = routes[i]
+    if (route.method == "*" or route.method == method) and find(path, route.pattern) then
+      return route.handler(request, match(path, route.pattern))
+    end
+  end
+  local others = allowed(path, routes)
+  if #others == 0 then return NOT_FOUND end
+  return {
+    status = 405, headers = { ["content-type"] = "text/plain; charset=utf-8", allow = concat(others, ", ") },
+    body = "method not allowed\n",
+  }
+end
+
+local M = {}
+
+---@return table app
+function M.new()
+  return setmetatable({ routes = {} }, mt)
+end
+
+--- Replaces %XX by the byte it stands for; anything else, a stray % included, stays. "+" is not a blank in a path.
+function M.percent_decode(text)
+  if not find(text, "%", 1, true) then return text end
+  return (gsub(text, "%%(%x%x)", function(digits) return char(tonumber(digits, 16)) end))
+end
+
+return M

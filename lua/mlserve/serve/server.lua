@@ -1,0 +1,197 @@
+--- The model server: models, protocols and a transport put together.
+--
+--   local server = mlserve.server { rest = { port = 8501 } }
+--   server:add_model("cancer", model)
+--   server:run()                                    -- until SIGTERM or SIGINT
+--
+-- Everything it has to say goes line by line to `log` (default: standard output, problems to standard error).
+
+local app = require "mlserve.serve.app"
+local example = require "mlserve.serve.example"
+local options = require "mlserve.options"
+local repository = require "mlserve.serve.repository"
+local tfserving = require "mlserve.serve.protocols.tfserving"
+
+local format = string.format
+
+local RULES = {
+  rest = { type = "table", position = 1 },
+  log = { type = "function" },
+}
+
+local REST_RULES = {
+  host = { type = "string", default = "127.0.0.1" },
+  port = { type = "integer", min = 0, max = 65535, default = 8501 },
+  cors = { type = "boolean", default = false },
+  max_connections = { type = "integer", min = 1 },
+  max_body = { type = "number", min = 0 },
+  max_buffered = { type = "number", min = 0 },
+  head_timeout = { type = "number", min = 0 },
+  body_timeout = { type = "number", min = 0 },
+  idle_timeout = { type = "number", min = 0 },
+  write_timeout = { type = "number", min = 0 },
+  drain_timeout = { type = "number", min = 0 },
+}
+
+local methods = {}
+local mt = { __name = "mlserve.server", __index = methods }
+
+function mt:__tostring()
+  return format("mlserve.server{models=%d, %s}", #self.repository:names(), self:address() or "not listening")
+end
+
+local function default_log(level, message)
+  local file = (level == "error" or level == "warn") and io.stderr or io.stdout
+  file:write(message, "\n")
+  file:flush()
+end
+
+-- Refused requests and dropped connections are told only to a log function of the program's own.
+local function transport_log(self)
+  return function(level, message)
+    if self.own_log or level ~= "info" then self.log(level, message) end
+  end
+end
+
+-- One half of a signature as the core wants it: public name -> the graph's name. A single value needs no graph name.
+local function graph_names(half, values)
+  local mapped, single = {}, #values == 1 and next(half, (next(half))) == nil and values[1].name
+  for name, given in pairs(half) do
+    mapped[name] = type(given) == "string" and given or type(given) == "table" and given.name or single or name
+  end
+  return mapped
+end
+
+local function servable_of(name, model, signature, version)
+  local given = { model = name, version = tonumber(version or 1) }
+  if signature then
+    given.signatures = { serving_default = {
+      inputs = graph_names(signature.inputs or {}, model:inputs()),
+      outputs = graph_names(signature.outputs or {}, model:outputs()),
+      method_name = signature.method_name,
+    } }
+  end
+  return model:servable(given)
+end
+
+--- Serves a model of this program.
+---@param name string letters, digits, ".", "_", "-"
+---@param model table|userdata a model (with servable(options), inputs() and outputs()) or a servable
+---@param signature? table { inputs = { name = { name = the graph's } }, outputs = … }: the names callers use, each with the
+--- graph's name unless there is only one; default: the graph's names
+---@param version? number default 1
+---@return table self
+function methods:add_model(name, model, signature, version)
+  local kind = type(model)
+  if kind ~= "table" and kind ~= "userdata" then
+    error(format("add_model: argument 2: model expected, got %s", kind), 2)
+  end
+  local servable = model
+  if model.servable then
+    local ok, message
+    ok, servable, message = pcall(servable_of, name, model, signature, version)
+    if not ok then servable, message = nil, servable end
+    if not servable then error(format("add_model: model '%s': %s", tostring(name), tostring(message)), 2) end
+  elseif not model.predict_json then
+    error("add_model: argument 2: a model or a servable expected", 2)
+  end
+  local ok, message = pcall(self.repository.add_model, self.repository, name, servable, version)
+  if not ok then error("add_model: " .. tostring(message), 2) end
+  return self
+end
+
+--- Serves the newest version under <base>/<version>/model.onnx.
+---@return boolean|nil ok
+---@return string|nil message what could not be served and why; status requests tell it too
+function methods:add_directory(name, base)
+  return self.repository:add_directory(name, base)
+end
+
+--- Serves every model under <base>/<name>/<version>/model.onnx.
+---@return number count
+---@return table errors
+function methods:add_directories(base)
+  return self.repository:add_directories(base)
+end
+
+--- "http://127.0.0.1:8501" once listening.
+---@return string|nil
+function methods:address()
+  local port = self.transport and self.transport:port()
+  if not port then return nil end
+  local host = self.rest.host
+  if host == "0.0.0.0" then host = "127.0.0.1" elseif host == "::" then host = "[::1]"
+  elseif host:find(":", 1, true) then host = "[" .. host .. "]" end
+  return format("http://%s:%d", host, port)
+end
+
+local function announce(self)
+  local address = self:address()
+  self.log("info", "listening on " .. address)
+  for _, name in ipairs(self.repository:names()) do
+    local entry = self.repository:get(name)
+    if entry then
+      self.log("info", format("model %s version %s: %s", name, entry.version, example.curl(address, name, entry.servable)))
+    else
+      for _, version in ipairs(self.repository:versions(name) or {}) do
+        self.log("warn", format("model %s version %s is not served: %s", name, version.version, version.error_message))
+      end
+    end
+  end
+end
+
+--- Binds the port and says so; `run`, or `step` in a loop of the program's own, then serves.
+---@return boolean|nil ok
+---@return string|nil message
+function methods:start()
+  if self.transport then return true end
+  local given = { app = self.app, log = transport_log(self) }
+  for name, value in pairs(self.rest) do
+    if name ~= "cors" then given[name] = value end
+  end
+  local transport = require("mlserve.serve.transports.http").new(given)
+  local ok, message = transport:listen()
+  if not ok then return nil, message end
+  self.transport = transport
+  announce(self)
+  return true
+end
+
+--- Serves until SIGTERM or SIGINT (answers what was asked, then returns true) or `stop`.
+---@return boolean|nil ok
+---@return string|nil message
+function methods:run()
+  local ok, message = self:start()
+  if not ok then return nil, message end
+  return self.transport:run()
+end
+
+--- One turn of the server's loop for programs that have their own; false when it has stopped.
+---@param timeout? number seconds
+function methods:step(timeout)
+  if not self.transport then return nil, "not started" end
+  return self.transport:step(timeout)
+end
+
+--- Begins to stop; see transports.http.
+function methods:stop()
+  if self.transport then self.transport:stop() end
+end
+
+local M = {}
+
+---@param given? table rest = { host, port (0: any free one), cors, and the limits of transports.http },
+--- log = function(level, message)
+---@return table server
+function M.new(given)
+  local values = options.check(given, RULES, "mlserve.server")
+  local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
+  local models = repository.new()
+  local self = setmetatable({
+    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new(),
+  }, mt)
+  self.app:mount(tfserving.routes(models, { cors = rest.cors }))
+  return self
+end
+
+return setmetatable(M, { __call = function(_, given) return M.new(given) end })
