@@ -20,8 +20,9 @@ ml_status ml_onnx_read(const void *bytes, size_t size, const char *what, const m
 ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_error *err);
 /* ml_onnx_write + atomic replacement of path. */
 ml_status ml_onnx_save(const ml_graph *graph, const char *path, ml_error *err);
-/* TensorProto alone (ONNX's backend test data; .pb files). */
-ml_status ml_onnx_tensor_read(const void *bytes, size_t size, const char *what, ml_tensor **out, const char **name /* may be NULL; points into bytes, not terminated */, size_t *name_length, ml_error *err);
+/* TensorProto alone (ONNX's backend test data; .pb files). name may be NULL; what it is set to points into bytes and is not terminated. */
+ml_status ml_onnx_tensor_read(const void *bytes, size_t size, const char *what, ml_tensor **out, const char **name, size_t *name_length,
+                              ml_error *err);
 ml_status ml_onnx_tensor_write(const ml_tensor *tensor, const char *name, void **bytes, size_t *size, ml_error *err);
 
 #endif

@@ -146,7 +146,7 @@ static void test_large_gemm(void) {
         sum += p;
         size += fabs(p);
       }
-      bad += !(fabs((double)C[i * ldc + j] - (0.5 * sum + 2)) <= (K + 4) * U * (0.5 * size + 2));
+      bad += (unsigned)!(fabs((double)C[i * ldc + j] - (0.5 * sum + 2)) <= (K + 4) * U * (0.5 * size + 2));
     }
     for (size_t i = 0; i < M; i++) bad += C[i * ldc + N] != 1;
     ok(bad == 0, "%s: gemm, transposes %u, %d x %d x %d", table->name, trans, M, N, K);
@@ -527,14 +527,14 @@ static void test_reductions(void) {
       dot += (double)x[i] * (double)y[i], dot_size += fabs((double)x[i] * (double)y[i]);
       if (x[i] > largest) largest = x[i];
     }
-    bad_sum += !(fabs((double)table->sum_f32(x, n) - sum) <= 40 * U * size);
-    bad_dot += !(fabs((double)table->dot_f32(x, y, n) - dot) <= ((double)n / 16 + 12) * U * dot_size);
+    bad_sum += (unsigned)!(fabs((double)table->sum_f32(x, n) - sum) <= 40 * U * size);
+    bad_dot += (unsigned)!(fabs((double)table->dot_f32(x, y, n) - dot) <= ((double)n / 16 + 12) * U * dot_size);
     if (n > 0) {
       bad_max += table->max_f32(x, n) != largest;
       for (size_t at = 0; at < n; at += n > 100 ? n / 7 : 1) {
         const float was = x[at];
         x[at] = NAN;
-        bad_max += !isnan(table->max_f32(x, n));
+        bad_max += (unsigned)!isnan(table->max_f32(x, n));
         x[at] = 2;
         bad_max += table->max_f32(x, n) != 2;
         x[at] = was;
@@ -544,7 +544,7 @@ static void test_reductions(void) {
     }
     memcpy(z, y, n * sizeof(float));
     table->axpy_f32(0.3f, x, z, n);
-    for (size_t i = 0; i < n; i++) bad_axpy += !(fabs((double)z[i] - ((double)y[i] + (double)0.3f * (double)x[i])) <= 2 * U);
+    for (size_t i = 0; i < n; i++) bad_axpy += (unsigned)!(fabs((double)z[i] - ((double)y[i] + (double)0.3f * (double)x[i])) <= 2 * U);
     release();
   }
   ok(bad_sum == 0, "%s: sum", table->name);
@@ -572,7 +572,7 @@ static void test_reductions(void) {
         for (size_t j = 0; j < cols; j++) {
           double s = accumulate ? (double)old[j] : 0, size = fabs(s);
           for (size_t i = 0; i < rows; i++) s += (double)x[i * ld + j], size += fabs((double)x[i * ld + j]);
-          bad += !(fabs((double)out[j] - s) <= 68 * U * size);
+          bad += (unsigned)!(fabs((double)out[j] - s) <= 68 * U * size);
         }
       }
       release();

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# make install and uninstall: into a prefix of one's own, and staged with DESTDIR as packagers do.
+. "$(dirname "$0")/../support/checks.sh"
+
+prefix=$scratch/opt
+elsewhere() { (cd "$scratch" && "$@"); }
+nothing_left() { [ -z "$(find "$1" -type f)" ]; }
+is_executable() { [ -x "$1" ]; }
+
+check "make install" make -s install PREFIX="$prefix"
+check "mlserve --help" elsewhere "$prefix/bin/mlserve" --help
+check "mlserve predicts" elsewhere sh -c "'$prefix/bin/mlserve' inspect '$root/spec/golden/onnx/network/model.onnx'"
+for lua in lua5.4 luajit; do
+  version=5.4
+  [ $lua = luajit ] && version=5.1
+  check "$lua: require 'mlserve'" elsewhere env "LUA_PATH=$prefix/share/lua/$version/?.lua;$prefix/share/lua/$version/?/init.lua;;" \
+    "LUA_CPATH=$prefix/lib/lua/$version/?.so" $lua -e 'assert(require("mlserve")._VERSION)'
+done
+check "installing over it" make -s install PREFIX="$prefix"
+check "make uninstall" make -s uninstall PREFIX="$prefix"
+check "uninstall leaves no file" nothing_left "$prefix"
+
+check "make install DESTDIR" make -s install DESTDIR="$scratch/stage" PREFIX=/usr
+check "the staged program" is_executable "$scratch/stage/usr/bin/mlserve"
+check "the staged program does not name the stage" sh -c "! grep -q '$scratch' '$scratch/stage/usr/bin/mlserve'"
+check "make uninstall DESTDIR" make -s uninstall DESTDIR="$scratch/stage" PREFIX=/usr
+check "uninstall empties the stage" nothing_left "$scratch/stage"
+finish

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The modules let out nothing but their entry, and are as small as promised.
+. "$(dirname "$0")/../support/checks.sh"
+
+only_entry() { # MODULE FILE
+  local names
+  names=$(nm -D --defined-only "$2" | awk '{ print $3 }')
+  echo "exported: $names"
+  [ "$names" = "luaopen_mlserve_$1" ]
+}
+small() { # FILE BYTES
+  strip --strip-unneeded -o "$scratch/stripped.so" "$1" || return 1
+  local size
+  size=$(stat -c %s "$scratch/stripped.so")
+  echo "$size bytes"
+  [ "$size" -le "$2" ]
+}
+needs_only() { # FILE LIBRARY…: shared libraries it may ask for
+  local file=$1 library
+  shift
+  for library in $(readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\.so.*\]/\1/p'); do
+    case " $* " in *" $library "*) ;; *) echo "needs $library"; return 1 ;; esac
+  done
+}
+
+for lua in lua5.4 luajit; do
+  for module in core net; do
+    file=$BUILD/$lua/mlserve/$module.so
+    [ -f "$file" ] || continue
+    check "$lua: $module.so exports only its entry" only_entry $module "$file"
+    check "$lua: $module.so is at most 2 MB" small "$file" 2000000
+  done
+  check "$lua: core.so needs only libc, libm and OpenBLAS" needs_only "$BUILD/$lua/mlserve/core.so" libc libm libpthread libopenblas ld-linux-x86-64
+  check "$lua: net.so needs only libc" needs_only "$BUILD/$lua/mlserve/net.so" libc libm libpthread
+done
+finish
