@@ -9,13 +9,18 @@
  *     nil: the head is not complete, call again with more bytes behind the same ones; false, status, message: refuse.
  *   body = net.http1_chunked(limit)
  *   piece, next, done = body:feed(buffer, init)      or nil, status, message
+ *   net.receive(fd, most) -> bytes | nil, again      without waiting; again: nothing there yet; else the connection has ended
+ *   net.send(fd, bytes, from) -> number of bytes the kernel took (0: none yet) | nil: the connection has ended
+ *   net.shutdown(fd, "r"|"w"|"rw")
  *   net.fork() -> pid | nil, message, code           net.kill(pid, signal) -> true | nil, message, code
  *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid
  *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
  *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it. */
+#include <errno.h>
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "lua/compat.h"
 #include "net/http1.h"
@@ -159,6 +164,44 @@ static int chunked_feed(lua_State *L) {
   return 3;
 }
 
+#define RECEIVE_MOST 65536
+
+static int socket_receive(lua_State *L) {
+  char bytes[RECEIVE_MOST];
+  const int fd = (int)check_integer(L, 1, 0, INT_MAX);
+  const size_t most = (size_t)check_integer(L, 2, 1, RECEIVE_MOST);
+  ssize_t n;
+  do n = recv(fd, bytes, most, MSG_DONTWAIT);
+  while (n < 0 && errno == EINTR);
+  if (n > 0) {
+    lua_pushlstring(L, bytes, (size_t)n);
+    return 1;
+  }
+  lua_pushnil(L);
+  lua_pushboolean(L, n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+  return 2;
+}
+
+static int socket_send(lua_State *L) {
+  size_t size;
+  const int fd = (int)check_integer(L, 1, 0, INT_MAX);
+  const char *bytes = luaL_checklstring(L, 2, &size);
+  const size_t from = (size_t)check_integer(L, 3, 1, (double)size + 1) - 1;
+  ssize_t n;
+  do n = send(fd, bytes + from, size - from, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return 0;
+  lua_pushinteger(L, n < 0 ? 0 : (lua_Integer)n);
+  return 1;
+}
+
+static int socket_shutdown(lua_State *L) {
+  static const char *const directions[] = {"r", "w", "rw", NULL};
+  static const int how[] = {SHUT_RD, SHUT_WR, SHUT_RDWR};
+  shutdown((int)check_integer(L, 1, 0, INT_MAX), how[luaL_checkoption(L, 2, NULL, directions)]); /* fails only when the other side was first */
+  return 0;
+}
+
 static int process_fork(lua_State *L) {
   ml_error err;
   pid_t child = 0;
@@ -279,6 +322,9 @@ static void push_common_names(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
+    {"receive", socket_receive},
+    {"send", socket_send},
+    {"shutdown", socket_shutdown},
   { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
   { "reap", process_reap },       { "getpid", process_getpid },     { "catch_signals", catch_signals },
   { NULL, NULL },

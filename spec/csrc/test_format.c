@@ -22,7 +22,7 @@ enum { MAX_IO = 16 };
 static char directory[256]; /* of this run's files */
 
 static const char *in_directory(const char *name) {
-  static char paths[4][512];
+  static char paths[4][1024];
   static int turn;
   char *path = paths[turn = (turn + 1) % 4];
   snprintf(path, sizeof paths[0], "%s/%s", directory, name);

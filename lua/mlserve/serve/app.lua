@@ -21,7 +21,7 @@ local NOT_FOUND = {
 --- Adds a route. Routes are tried in the order they were added.
 ---@param method string an HTTP method in capitals, or "*" for all
 ---@param pattern string Lua pattern for the path as sent
----@param handler function handler(request, captures...) -> response
+---@param handler function handler(request, captures...) -> response; at most four captures
 function methods:route(method, pattern, handler)
   if type(method) ~= "string" or type(pattern) ~= "string" or type(handler) ~= "function" then
     error(format("app:route: (method, pattern, handler) expected, got (%s, %s, %s)", type(method), type(pattern),
@@ -53,8 +53,9 @@ function methods:handle(request)
   local routes, method, path = self.routes, request.method, request.path
   for i = 1, #routes do
     local route = routes[i]
-    if (route.method == "*" or route.method == method) and find(path, route.pattern) then
-      return route.handler(request, match(path, route.pattern))
+    if route.method == "*" or route.method == method then
+      local first, second, third, fourth = match(path, route.pattern) -- the whole match when the pattern captures nothing
+      if first then return route.handler(request, first, second, third, fourth) end
     end
   end
   local others = allowed(path, routes)

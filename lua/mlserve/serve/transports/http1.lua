@@ -14,18 +14,16 @@
 -- When `drain` was called, idle connections end at once, others after the answer they are owed.
 
 local cqueues = require "cqueues"
-local errno = require "cqueues.errno"
 local net = require "mlserve.net"
 
 local concat, find, format, sub = table.concat, string.find, string.format, string.sub
 local pairs, pcall, setmetatable, tostring, type = pairs, pcall, setmetatable, tostring, type
 local monotime, poll = cqueues.monotime, cqueues.poll
 local max = math.max
-local EAGAIN, ETIMEDOUT = errno.EAGAIN, errno.ETIMEDOUT
+local receive, send, shutdown = net.receive, net.send, net.shutdown
 local date, time = os.date, os.time
 
 local READ_SIZE = 65536
-local BUFFER_SIZE = 16384     -- of the socket object, in each direction
 local BATCH_BYTES = 65536    -- joined answers are written when they exceed this
 local BATCH_SECONDS = 0.005  -- … or took this long, and other connections get their turn
 local READS_IN_A_ROW = 16    -- reads before other connections get their turn
@@ -91,18 +89,23 @@ end
 -- Fields that describe the framing are ours alone.
 local OURS = { ["content-length"] = true, ["transfer-encoding"] = true, connection = true, date = true }
 
+-- The header lines of a response. Handlers answer with the same few tables again and again and do not change them: the lines of a
+-- table that was seen twice are kept as long as it lives.
+local known_fields, seen_fields = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+local function encode_fields(headers)
+  local fields = ""
+  for name, value in pairs(headers) do
+    if not OURS[name] then fields = fields .. field_line(name, value) end
+  end
+  if seen_fields[headers] then known_fields[headers] = fields end
+  seen_fields[headers] = true
+  return fields
+end
+
 -- The bytes of an answer. One concatenation makes them: intermediate strings cost more than anything else here.
 local function encode(response, head_only, connection)
   local status, body, headers = response.status, response.body or "", response.headers
-  local fields
-  if headers then
-    for name, value in pairs(headers) do
-      if not OURS[name] then
-        local line = field_line(name, value)
-        fields = fields and fields .. line or line
-      end
-    end
-  end
+  local fields = headers and (known_fields[headers] or encode_fields(headers))
   local start = status_lines[status] or format("HTTP/1.1 %d \r\n", status)
   if status == 204 or status == 304 then return start .. date_field() .. (fields or "") .. (connection or "") .. "\r\n" end
   return start .. date_field() .. (fields or "") .. (connection or "") .. "content-length: " .. #body .. "\r\n\r\n"
@@ -122,39 +125,43 @@ local function take_turns(self)
   self.reads = reads
 end
 
--- What one read gives, however little: right for requests, where asking again only to hear that there is no more would cost a
--- system call. Bytes, or nil and whether the time is over.
-local function read_once(self, timeout)
-  local socket = self.socket
-  local ok, _, why = socket:fill(1, timeout)
-  if not ok then return nil, why == ETIMEDOUT end
-  local data = socket:recv(-socket:pending())
-  take_turns(self)
-  return data, false
-end
+-- The kernel's socket is read and written directly: cqueues' own buffers would cost two more copies and three more calls a
+-- request. What the frame may have read already is taken over when the connection begins.
 
--- As much as there is, up to READ_SIZE: right for the rest of a body. Same results; the deadline is absolute.
-local function read_much(self, deadline)
-  local socket = self.socket
-  local data, why = socket:recv(-READ_SIZE)
-  while not data do
-    local left = deadline - monotime()
-    if why ~= EAGAIN then return nil, why == ETIMEDOUT end
-    if left <= 0 then return nil, true end
-    poll(socket, left)
-    data, why = socket:recv(-READ_SIZE)
-  end
-  take_turns(self)
-  return data, false
+-- Bytes there are within `timeout` seconds, at most READ_SIZE; or nil and whether the time is over. Waits before it reads: after
+-- an answer the next request is hardly ever there yet, and asking in vain costs a system call.
+local function read(self, timeout)
+  local deadline
+  repeat
+    local ready = poll(self.readable, timeout)
+    if not ready or ready == timeout then return nil, true end
+    local data, again = receive(self.fd, READ_SIZE)
+    if data then
+      take_turns(self)
+      return data
+    end
+    if not again then return nil, false end
+    deadline = deadline or monotime() + timeout
+    timeout = deadline - monotime()
+  until timeout <= 0
+  return nil, true
 end
 
 -- Writes all of it; false when the client does not take it in time or is gone. Usually the kernel takes an answer at once.
 local function write(self, bytes)
-  local socket = self.socket
-  local sent = socket:send(bytes, 1, #bytes, "bn")
-  local _, waiting = socket:pending()
-  if sent == #bytes and waiting == 0 then return true end
-  return socket:xwrite(sent == 0 and bytes or sub(bytes, sent + 1), "bn", self.engine.write_timeout) and true or false
+  local fd, size = self.fd, #bytes
+  local sent = send(fd, bytes, 1)
+  if sent == size then return true end
+  local deadline = monotime() + self.engine.write_timeout
+  while sent do
+    size = size - sent
+    if size == 0 then return true end
+    local left = deadline - monotime()
+    if left <= 0 then return false end
+    poll(self.writable, left)
+    sent = send(fd, bytes, #bytes - size + 1)
+  end
+  return false
 end
 
 local function flush(self)
@@ -177,10 +184,10 @@ end
 -- Closing a socket with unread bytes resets the connection, and the reset may overtake the answer. So: say that we are done,
 -- then read what was on its way, within limits.
 local function linger(self)
-  self.socket:shutdown("w")
+  shutdown(self.fd, "w")
   local deadline, seen = monotime() + LINGER_SECONDS, 0
   while seen < LINGER_BYTES do
-    local data = read_much(self, deadline)
+    local data = read(self, max(0, deadline - monotime()))
     if not data then return end
     seen = seen + #data
   end
@@ -221,7 +228,7 @@ local function read_sized(self, buffer, from, length)
   local deadline = monotime() + self.engine.body_timeout
   local pieces, count, total = { sub(buffer, from) }, 1, #buffer - from + 1
   while total < length do
-    local data, late = read_much(self, deadline)
+    local data, late = read(self, max(0, deadline - monotime()))
     if not data then return nil, late and 408 or 400, late and TOO_LATE or CUT_SHORT end
     if not buffer_more(self, #data) then return nil, 503, TOO_MUCH end
     count = count + 1
@@ -254,7 +261,7 @@ local function read_chunked(self, buffer, from)
     end
     if done then return concat(pieces), sub(buffer, after) end
     local late
-    buffer, late = read_much(self, deadline)
+    buffer, late = read(self, max(0, deadline - monotime()))
     if not buffer then return nil, late and 408 or 400, late and TOO_LATE or CUT_SHORT end
     if monotime() > deadline then return nil, 408, TOO_LATE end
     from = 1
@@ -288,12 +295,12 @@ end
 local function serve(self)
   local engine, socket = self.engine, self.socket
   local parser = net.http1_parser()
-  local buffer, at = "", 1     -- unread bytes are buffer[at…]
+  socket:setmode("bn", "bn")
+  local waiting = socket:pending() -- what the frame has read
+  local buffer, at = waiting > 0 and socket:recv(-waiting) or "", 1 -- unread bytes are buffer[at…]
   local head_deadline          -- set while a head is incomplete
   local batch_start            -- set while answers are being collected
   local first = true
-  socket:setmode("bn", "bn")
-  socket:setbufsiz(BUFFER_SIZE, BUFFER_SIZE)
   while true do
     local method, path, query, headers, length, keep, expect, after, minor = parser:head(buffer, at)
     if method then
@@ -349,13 +356,13 @@ local function serve(self)
       if at > #buffer then
         if engine.stopping and not first then return end
         self.idle = true
-        data = read_once(self, first and engine.head_timeout or engine.idle_timeout)
+        data = read(self, first and engine.head_timeout or engine.idle_timeout)
         self.idle = false
         if not data then return end -- nothing was asked, nothing is answered
         buffer, at = data, 1
       else
         head_deadline = head_deadline or monotime() + engine.head_timeout
-        data, late = read_once(self, max(0, head_deadline - monotime()))
+        data, late = read(self, max(0, head_deadline - monotime()))
         if not data then
           return refuse(self, late and 408 or 400, late and "the request head did not arrive in time"
             or "the connection ended inside the request head")
@@ -405,8 +412,10 @@ local engine_mt = { __name = "mlserve.http1.engine", __index = engine_methods }
 
 --- A connection object around an accepted socket.
 function engine_methods:connection(socket)
+  local fd = socket:pollfd()
   local connection = setmetatable({
-    engine = self, socket = socket,
+    engine = self, socket = socket, fd = fd,
+    readable = { pollfd = fd, events = "r" }, writable = { pollfd = fd, events = "w" }, -- what cqueues waits for
     out = {}, out_count = 0, out_bytes = 0, -- answers not yet written
     buffered = 0, reads = 0,
     idle = false,                           -- waiting for the first byte of a request
@@ -422,7 +431,7 @@ function engine_methods:stop() self.stopping = true end
 --- Ends the connections that wait for a request; those that never sent one only when `fresh_too`.
 function engine_methods:close_idle(fresh_too)
   for connection in pairs(self.connections) do
-    if connection.idle and (fresh_too or not connection.fresh) then connection.socket:shutdown("r") end
+    if connection.idle and (fresh_too or not connection.fresh) then shutdown(connection.fd, "r") end
   end
 end
 
@@ -432,7 +441,7 @@ function engine_methods:abort()
   for connection in pairs(self.connections) do
     count = count + 1
     connection.aborted = true
-    connection.socket:shutdown("rw")
+    shutdown(connection.fd, "rw")
   end
   return count
 end
