@@ -4,6 +4,7 @@
 #   engine   the same server with mlserve's HTTP/1.1 engine, the same constant answer
 #   nginx    nginx with content_by_lua, the same constant answer
 #   rest     mlserve.server with a model of 30 inputs (when MODEL, a .onnx file or model directory, is given)
+#   ngxrest  the same model answered by mlserve inside nginx
 # and each one's ratio to plain. Rounds are interleaved and the best of each is taken: on a shared machine only ratios mean much.
 # CPU microseconds per request are printed as well; they vary less.
 # Usage: bench/bench_http.sh [-r ROUNDS] [-d SECONDS] [MODEL]      from the root, after make
@@ -96,6 +97,11 @@ http {
 }
 CONF
 
+# the same server with mlserve in the place of the constant answer
+sed -e 's|lua_load_resty_core off;|& lua_package_path "@LUA_PATH@"; lua_package_cpath "@LUA_CPATH@"; init_by_lua_block { require("mlserve.nginx").init { models = { m = "@MODEL@" } } }|' \
+  -e '/content_by_lua_block/,/^  } }/c\  server { listen 127.0.0.1:@PORT@; location / { content_by_lua_block { require("mlserve.nginx").handler() } } }' \
+  "$directory/nginx.conf" >"$directory/ngxrest.conf"
+
 wait_for() { # file pattern
   for _ in $(seq 100); do
     if grep -q "$2" "$1" 2>/dev/null; then return 0; fi
@@ -116,27 +122,35 @@ start_lua() { # name arguments…
   eval "port_$name=$(sed -n 's/^port //p' "$directory/$name.log")"
 }
 
+start_nginx() { # name: its directory holds its files, since two of them run
+  name=$1
+  mkdir "$directory/$name"
+  # a port that was free a moment ago
+  port=$($lua -e 'local s = require("cqueues.socket").listen { host = "127.0.0.1", port = "0" } s:listen()
+    print(select(3, s:localname()))')
+  sed -e "s|@PORT@|$port|" -e "s|@MODEL@|$PWD/${model#"$PWD"/}|" -e "s|@LUA_PATH@|$PWD/lua/?.lua;$PWD/lua/?/init.lua;;|" \
+    -e "s|@LUA_CPATH@|$PWD/build/luajit/?.so;;|" "$directory/$name.conf" >"$directory/$name/nginx.conf"
+  $server nginx -p "$directory/$name" -c nginx.conf >"$directory/$name.log" 2>&1 &
+  pids="$pids $!"
+  for _ in $(seq 100); do
+    if [ -s "$directory/$name/nginx.pid" ]; then break; fi
+    sleep 0.05
+  done
+  sleep 0.3
+  eval "port_$name=$port pid_$name=$(pgrep -P "$(cat "$directory/$name/nginx.pid")")"
+  names="$names $name"
+}
+
 names="plain engine"
 start_lua plain
 start_lua engine
-if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ]; then
-  # a port that was free a moment ago
-  port_nginx=$($lua -e 'local s = require("cqueues.socket").listen { host = "127.0.0.1", port = "0" } s:listen()
-    print(select(3, s:localname()))')
-  sed -i "s/@PORT@/$port_nginx/" "$directory/nginx.conf"
-  $server nginx -p "$directory" -c nginx.conf >"$directory/nginx.log" 2>&1 &
-  pids="$pids $!"
-  for _ in $(seq 100); do
-    if [ -s "$directory/nginx.pid" ]; then break; fi
-    sleep 0.05
-  done
-  sleep 0.2
-  pid_nginx=$(pgrep -P "$(cat "$directory/nginx.pid")")
-  names="$names nginx"
-fi
 if [ -n "$model" ]; then
   start_lua rest "$model"
   names="$names rest"
+fi
+if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ]; then
+  start_nginx nginx
+  if [ -n "$model" ]; then start_nginx ngxrest; fi
 fi
 
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }

@@ -15,7 +15,7 @@ local tfserving = require "mlserve.serve.protocols.tfserving"
 
 local concat, find, format, gmatch, gsub, match, sub =
   table.concat, string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
-local ipairs, pairs, tonumber, tostring, type = ipairs, pairs, tonumber, tostring, type
+local ipairs, pairs, setmetatable, tonumber, tostring, type = ipairs, pairs, setmetatable, tonumber, tostring, type
 
 local ngx = ngx -- luacheck: ignore
 
@@ -76,14 +76,14 @@ function M.body()
   return body
 end
 
-local function read_headers()
-  local headers = {}
-  for name, value in pairs(ngx.req.get_headers(100)) do
-    if type(value) == "table" then value = concat(value, ", ") end
-    headers[name:lower()] = value
-  end
-  return headers
-end
+-- Header fields are looked up when asked for: protocols ask for one or two, and a table of all costs more than a small model.
+local headers_mt = {
+  __index = function(headers, name)
+    local value = ngx.var["http_" .. gsub(name, "-", "_")]
+    headers[name] = value
+    return value
+  end,
+}
 
 local HANDLER_RULES = { prefix = { type = "string", default = "" } }
 
@@ -91,8 +91,10 @@ local HANDLER_RULES = { prefix = { type = "string", default = "" } }
 --- location /ml/v1/ serves what the stand-alone server serves under /v1/.
 ---@param given? table prefix
 function M.handler(given)
-  local prefix = options.check(given, HANDLER_RULES, "mlserve.nginx.handler").prefix
-  local path, query = match(gsub(ngx.var.request_uri, "^%a+://[^/?]*", ""), "^([^?]*)%??(.*)$")
+  local prefix = given and options.check(given, HANDLER_RULES, "mlserve.nginx.handler").prefix or ""
+  local uri = ngx.var.request_uri
+  if sub(uri, 1, 1) ~= "/" then uri = gsub(uri, "^%a+://[^/?]*", "") end
+  local path, query = match(uri, "^([^?]*)%??(.*)$")
   local body, message = M.body()
   local response
   if sub(path, 1, #prefix) == prefix then path = sub(path, #prefix + 1) end
@@ -105,7 +107,7 @@ function M.handler(given)
   else
     response = state.app:handle {
       method = ngx.req.get_method(), path = path == "" and "/" or path, query = query ~= "" and query or nil,
-      headers = read_headers(), body = body,
+      headers = setmetatable({}, headers_mt), body = body,
     }
   end
   ngx.status = response.status
