@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh SECONDS: runs every fuzz target in $BUILD/fuzz that long, as many at a time as there are processors. New inputs are kept in
-# $BUILD/corpus/NAME and used again; spec/fuzz/seeds/NAME (and spec/fuzz/NAME.dict) are where a target starts. Last line: "N passed, N failed".
+# $BUILD/corpus/NAME and used again. A target starts from spec/fuzz/seeds/NAME (onnx: also the models of spec/golden/onnx) and, where there is
+# one, spec/fuzz/NAME.dict. Last line: "N passed, N failed".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export BUILD=${BUILD:-build-fuzz} seconds=${1:-60}
@@ -11,9 +12,13 @@ run_one() {
   corpus=$BUILD/corpus/$name
   mkdir -p "$corpus" "$BUILD/crashes"
   options=("-max_total_time=$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 "-artifact_prefix=$BUILD/crashes/$name-")
-  [ -f "spec/fuzz/$name.dict" ] && options+=("-dict=spec/fuzz/$name.dict")
+  case $name in
+    *json) options+=(-dict=spec/fuzz/json.dict) ;;
+    *) [ -f "spec/fuzz/$name.dict" ] && options+=("-dict=spec/fuzz/$name.dict") ;;
+  esac
   local seeds=()
   [ -d "spec/fuzz/seeds/$name" ] && seeds=("spec/fuzz/seeds/$name")
+  [ "$name" = onnx ] && seeds+=(spec/golden/onnx)
   if "$target" "${options[@]}" "$corpus" "${seeds[@]}" > "$BUILD/$name.log" 2>&1; then
     printf '%-20s %s runs, no crash\n' "$name" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$BUILD/$name.log")"
   else
