@@ -54,6 +54,7 @@ look() {
   need test 'liblua5.1-0-dev|liblua5.1-dev' headers lua5.1
   need test 'curl' command -v curl
   need test 'nginx-light|nginx' command -v nginx
+  need test 'libonnx-testdata' file_there /usr/share/libonnx-testdata/data/node
   need test 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf
 
   need lint 'lua-check' command -v luacheck

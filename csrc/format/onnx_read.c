@@ -398,7 +398,7 @@ static ml_status scan_node(importer *im, ml_pb_reader reader, node_fields *out, 
 }
 
 static const ml_op_def *find_op(const node_fields *node) {
-  const ml_op_def *op = ml_op_find(node->domain, node->op);
+  const ml_op_def *op = ml_op_find(node->domain, ml__opset_current_name(node->domain, node->op));
   return op && !(op->flags & (ML_OP_TRAINING | ML_OP_INTERNAL)) ? op : NULL; /* those never leave the program */
 }
 

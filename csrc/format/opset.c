@@ -300,6 +300,90 @@ static ml_status up_batch_normalization_14(ml__upgrade *u, ml__onnx_node *n, ml_
   return ML_OK;
 }
 
+/* ---- images ---- */
+static ml_status up_pad_2(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  ml_attr pads = take(n->attrs, &n->n_attrs, "paddings");
+  if (pads.type == ML_ATTR_NONE) return ML_OK;
+  if (pads.type != ML_ATTR_INTS) return wrong_type("paddings", "a list of ints", err);
+  pads.name = "pads";
+  push(n, pads);
+  return ML_OK;
+}
+
+static ml_status up_pad_11(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  if (!find(n->attrs, n->n_attrs, "pads")) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'pads' is missing");
+  ML_TRY(ints_to_input(u, n, "pads", 1, true, err));
+  ml_attr value = take(n->attrs, &n->n_attrs, "value");
+  if (value.type == ML_ATTR_NONE) return ML_OK;
+  if (value.type != ML_ATTR_FLOAT) return wrong_type("value", "a float", err);
+  ml_value *scalar;
+  ML_TRY(constant_like(u, value.as.f, n->in[0], &scalar, err));
+  set_input(n->in, &n->n_in, 2, scalar);
+  return ML_OK;
+}
+
+/* Resize-10 and Upsample knew one way of sampling, and had the scales where the region of interest is now. */
+static void resize_as_before_11(ml__onnx_node *n) {
+  push(n, ml_attr_of_str("coordinate_transformation_mode", "asymmetric"));
+  push(n, ml_attr_of_str("nearest_mode", "floor"));
+}
+
+static ml_status up_resize(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  if (n->n_in != 2) return ml_fail(err, ML_INVALID_ARGUMENT, "%zu inputs, expected 2", n->n_in);
+  set_input(n->in, &n->n_in, 2, n->in[1]);
+  n->in[1] = NULL;
+  resize_as_before_11(n);
+  return ML_OK;
+}
+
+static ml_status scales_input(ml__upgrade *u, ml__onnx_node *n, const float *scales, size_t count, ml_error *err) {
+  int64_t dim = (int64_t)count;
+  ml_value *value;
+  ML_TRY(constant(u, ML_FLOAT32, scales, &dim, 1, &value, err));
+  set_input(n->in, &n->n_in, 1, value);
+  return ML_OK;
+}
+
+static ml_status up_upsample_7(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  ml_attr height = take(n->attrs, &n->n_attrs, "height_scale"), width = take(n->attrs, &n->n_attrs, "width_scale");
+  if (height.type == ML_ATTR_NONE && width.type == ML_ATTR_NONE) return ML_OK; /* written ahead of its version */
+  if (height.type != ML_ATTR_FLOAT || width.type != ML_ATTR_FLOAT) return wrong_type("height_scale' or 'width_scale", "a float", err);
+  const float scales[4] = {1, 1, height.as.f, width.as.f};
+  ml_attr *mode = (ml_attr *)(uintptr_t)find(n->attrs, n->n_attrs, "mode");
+  if (mode && mode->type == ML_ATTR_STRING && mode->as.s.length == 8 && memcmp(mode->as.s.bytes, "bilinear", 8) == 0)
+    mode->as.s = (ml_str){"linear", 6};
+  return scales_input(u, n, scales, 4, err);
+}
+
+static ml_status up_upsample_9(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  ml_attr scales = take(n->attrs, &n->n_attrs, "scales");
+  if (scales.type == ML_ATTR_NONE) return ML_OK;
+  if (scales.type != ML_ATTR_FLOATS) return wrong_type("scales", "a list of floats", err);
+  return scales_input(u, n, scales.as.floats, scales.count, err);
+}
+
+static ml_status up_roi_align(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  push(n, ml_attr_of_str("coordinate_transformation_mode", "output_half_pixel"));
+  return ML_OK;
+}
+
+/* The exponent was a float. */
+static ml_status up_exponent(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  ml_attr p = take(n->attrs, &n->n_attrs, "p");
+  if (p.type == ML_ATTR_FLOAT) {
+    if (!(p.as.f >= 1 && p.as.f < 1e6f && p.as.f == (float)(int64_t)p.as.f))
+      return ml_fail(err, ML_UNIMPLEMENTED, "attribute 'p' is %g, only whole numbers are supported", (double)p.as.f);
+    p = ml_attr_of_int("p", (int64_t)p.as.f);
+  }
+  if (p.type != ML_ATTR_NONE) push(n, p);
+  return ML_OK;
+}
+
 /* Version 1 had one list of classes and mapped strings to positions, or positions to strings, by the type of its input. */
 static ml_status up_label_encoder(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
   ml_attr classes = take(n->attrs, &n->n_attrs, "classes_strings");
@@ -432,6 +516,39 @@ static ml_status down_label_encoder(ml__draft *d, ml_arena *scratch, ml_error *e
   return ML_OK;
 }
 
+/* ---- images ---- */
+static bool attr_present(const ml_node *n, const char *name) { return ml_attr_find(&n->attrs, name) != NULL; }
+static bool fits_pad_axes(const ml_node *n) { return n->n_in < 4 || !n->in[3]; }
+static bool fits_pad_mode(const ml_node *n) { return !ml_attr_is(&n->attrs, "mode", "constant", "wrap"); }
+static bool fits_resize_18(const ml_node *n) {
+  return !attr_present(n, "antialias") && !attr_present(n, "axes") && !attr_present(n, "keep_aspect_ratio_policy");
+}
+static bool fits_resize_19(const ml_node *n) {
+  return !ml_attr_is(&n->attrs, "coordinate_transformation_mode", "half_pixel", "half_pixel_symmetric");
+}
+static bool fits_average_pool(const ml_node *n) { return !attr_present(n, "dilations"); }
+static bool fits_lp_pool(const ml_node *n) { return !attr_present(n, "dilations") && !attr_present(n, "ceil_mode"); }
+static bool fits_space_to_depth(const ml_node *n) { return ml_attr_is(&n->attrs, "mode", "DCR", "DCR"); }
+
+static ml_status down_space_to_depth(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "mode");
+  return ML_OK;
+}
+
+static bool fits_grid_sample(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->rank == 4; }
+
+/* Modes had the names of their two-dimensional forms. */
+static ml_status down_grid_sample(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  const ml_attrs all = d->node->attrs;
+  bool linear = ml_attr_is(&all, "mode", "linear", "linear"), cubic = ml_attr_is(&all, "mode", "linear", "cubic");
+  if (!linear && !cubic) return ML_OK;
+  take(d->attrs, &d->n_attrs, "mode");
+  d->attrs[d->n_attrs++] = ml_attr_of_str("mode", linear ? "bilinear" : "bicubic");
+  return ML_OK;
+}
+
 /* ---------------------------------------------------------------- the table ---- */
 typedef struct opset_row {
   const char *domain, *op;
@@ -444,7 +561,9 @@ typedef struct opset_row {
 
 static const opset_row rows[] = {
   {"", "Add", 7, up_broadcast, NULL, NULL},
+  {"", "AffineGrid", 20, NULL, fits_never, NULL},
   {"", "And", 7, up_broadcast, NULL, NULL},
+  {"", "AveragePool", 19, NULL, fits_average_pool, NULL},
   {"", "BatchNormalization", 9, up_batch_normalization_9, NULL, NULL},
   {"", "BatchNormalization", 14, up_batch_normalization_14, NULL, NULL},
   {"", "Cast", 6, up_cast, NULL, NULL},
@@ -452,22 +571,36 @@ static const opset_row rows[] = {
   {"", "Cast", 24, NULL, fits_any, down_round_mode},
   {"", "CastLike", 19, NULL, fits_any, down_saturate},
   {"", "CastLike", 24, NULL, fits_any, down_round_mode},
+  {"", "CenterCropPad", 18, NULL, fits_never, NULL},
   {"", "Clip", 11, up_clip, NULL, NULL},
+  {"", "Col2Im", 18, NULL, fits_never, NULL},
   {"", "Concat", 4, up_concat, NULL, NULL},
+  {"", "DeformConv", 19, NULL, fits_never, NULL},
   {"", "Div", 7, up_broadcast, NULL, NULL},
   {"", "Dropout", 12, up_dropout, NULL, NULL},
   {"", "Equal", 7, up_broadcast, NULL, NULL},
   {"", "Equal", 19, NULL, fits_not_string, NULL},
   {"", "Gelu", 20, NULL, fits_never, NULL},
   {"", "Gemm", 7, up_gemm, NULL, NULL},
+  {"", "GlobalLpPool", 2, up_exponent, NULL, NULL},
   {"", "Greater", 7, up_broadcast, NULL, NULL},
+  {"", "GridSample", 20, NULL, fits_grid_sample, down_grid_sample},
+  {"", "GroupNormalization", 21, NULL, fits_never, NULL},
+  {"", "Hardmax", 13, up_softmax, NULL, NULL},
   {"", "Less", 7, up_broadcast, NULL, NULL},
   {"", "LogSoftmax", 13, up_softmax, NULL, NULL},
+  {"", "LpPool", 2, up_exponent, NULL, NULL},
+  {"", "LpPool", 18, NULL, fits_lp_pool, NULL},
   {"", "Mish", 18, NULL, fits_never, NULL},
   {"", "Mul", 7, up_broadcast, NULL, NULL},
   {"", "Or", 7, up_broadcast, NULL, NULL},
   {"", "PRelu", 7, up_prelu, NULL, NULL},
+  {"", "Pad", 2, up_pad_2, NULL, NULL},
+  {"", "Pad", 11, up_pad_11, NULL, NULL},
+  {"", "Pad", 18, NULL, fits_pad_axes, NULL},
+  {"", "Pad", 19, NULL, fits_pad_mode, NULL},
   {"", "Pow", 7, up_broadcast, NULL, NULL},
+  {"", "RMSNormalization", 23, NULL, fits_never, NULL},
   {"", "ReduceL1", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceL2", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceLogSum", 18, up_axes, fits_reduce_axes, down_reduce_axes},
@@ -481,9 +614,14 @@ static const opset_row rows[] = {
   {"", "ReduceSum", 13, up_axes, NULL, NULL},
   {"", "ReduceSumSquare", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "Reshape", 5, up_reshape, NULL, NULL},
+  {"", "Resize", 11, up_resize, NULL, NULL},
+  {"", "Resize", 18, NULL, fits_resize_18, NULL},
+  {"", "Resize", 19, NULL, fits_resize_19, NULL},
+  {"", "RoiAlign", 16, up_roi_align, NULL, NULL},
   {"", "Selu", 6, up_selu, NULL, NULL},
   {"", "Slice", 10, up_slice, NULL, NULL},
   {"", "Softmax", 13, up_softmax, NULL, NULL},
+  {"", "SpaceToDepth", 28, NULL, fits_space_to_depth, down_space_to_depth},
   {"", "Split", 13, up_split_sizes, NULL, NULL},
   {"", "Split", 18, up_split_count, fits_split, down_split},
   {"", "Squeeze", 13, up_axes, NULL, NULL},
@@ -491,6 +629,9 @@ static const opset_row rows[] = {
   {"", "Swish", 24, NULL, fits_never, NULL},
   {"", "Tile", 6, up_tile, NULL, NULL},
   {"", "Unsqueeze", 13, up_axes, NULL, NULL},
+  {"", "Upsample", 7, up_upsample_7, NULL, NULL},
+  {"", "Upsample", 9, up_upsample_9, NULL, NULL},
+  {"", "Upsample", INT32_MAX, up_resize, NULL, NULL},
   {"", "Xor", 7, up_broadcast, NULL, NULL},
   {"ai.onnx.ml", "LabelEncoder", 2, up_label_encoder, NULL, NULL},
   {"ai.onnx.ml", "LabelEncoder", 4, NULL, fits_label_encoder, down_label_encoder},
@@ -499,28 +640,18 @@ enum { N_ROWS = sizeof rows / sizeof *rows };
 
 static const struct { const char *op; int32_t version;
 } introduced[] = {
-    {"CastLike", 15},
-    {"Celu", 12},
-    {"ConstantOfShape", 9},
-    {"Erf", 9},
-    {"Expand", 8},
-    {"Gelu", 20},
-    {"GreaterOrEqual", 12},
-    {"HardSwish", 14},
-    {"IsInf", 10},
-    {"IsNaN", 9},
-    {"LayerNormalization", 17},
-    {"LessOrEqual", 12},
-    {"Mish", 18},
-    {"Mod", 10},
-    {"NegativeLogLikelihoodLoss", 12},
-    {"OneHot", 9},
-    {"Round", 11},
-    {"Sign", 9},
-    {"SoftmaxCrossEntropyLoss", 12},
-    {"Swish", 24},
+    {"AffineGrid", 20}, {"CastLike", 15}, {"Celu", 12}, {"CenterCropPad", 18}, {"Col2Im", 18}, {"ConstantOfShape", 9},
+    {"DeformConv", 19}, {"Det", 11}, {"Einsum", 12}, {"Erf", 9}, {"Expand", 8}, {"Gelu", 20}, {"GreaterOrEqual", 12},
+    {"GridSample", 16}, {"GroupNormalization", 18}, {"HardSwish", 14}, {"IsInf", 10}, {"IsNaN", 9},
+    {"LayerNormalization", 17}, {"LessOrEqual", 12}, {"MaxUnpool", 9}, {"MeanVarianceNormalization", 9}, {"Mish", 18},
+    {"Mod", 10}, {"NegativeLogLikelihoodLoss", 12}, {"NonMaxSuppression", 10}, {"OneHot", 9}, {"RMSNormalization", 23},
+    {"Resize", 10}, {"RoiAlign", 10}, {"Round", 11}, {"Sign", 9}, {"SoftmaxCrossEntropyLoss", 12}, {"Swish", 24},
     {"Where", 9},
 };
+
+const char *ml__opset_current_name(const char *domain, const char *op) {
+  return !*domain && strcmp(op, "Upsample") == 0 ? "Resize" : op;
+}
 
 int32_t ml__opset_introduced(const char *domain, const char *op) {
   if (*domain) return 1;
@@ -561,7 +692,7 @@ ml_status ml__opset_downgrade(ml__draft *draft, int32_t target, ml_arena *scratc
 
 bool ml__opset_is_parameter(const ml_op_def *op, int32_t input) {
   static const struct { const char *op; int32_t first; } others[] = { /* inputs from `first` on are settings or statistics */
-    {"BatchNormalization", 3}, {"Clip", 1}, {"Dropout", 1}, {"OneHot", 2},
+    {"BatchNormalization", 3}, {"Clip", 1}, {"Dropout", 1}, {"NonMaxSuppression", 0}, {"OneHot", 2}, {"Pad", 1}, {"Resize", 1}, {"RoiAlign", 1},
   };
   for (size_t i = 0; i < sizeof others / sizeof *others; i++)
     if (!*op->domain && strcmp(op->name, others[i].op) == 0) return input < others[i].first;

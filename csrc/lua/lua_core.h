@@ -57,7 +57,7 @@ void ml__lua_push_signature(lua_State *L, const ml_value *value);
 ml_status ml__lua_to_tensors(lua_State *L, int index, size_t n, const ml_dtype *wanted, ml_tensor **out, ml_error *err);
 
 /* ---- registration: each adds its functions to the table on top of the stack (lua_init.c calls all) ---- */
-#define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(json) X(system)
+#define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(json) X(system) X(verify)
 #define X(noun) void ml__lua_open_##noun(lua_State *L);
 ML_LUA_NOUNS(X)
 #undef X

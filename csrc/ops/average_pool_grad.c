@@ -1,0 +1,48 @@
+/* mlserve.AveragePoolGrad: dX = sum over the windows an element lies in of dY / taps of that window.
+ * dY (N,C,O1…), X (N,C,D1…; only its shape counts) -> dX (shape of X). Attributes are AveragePool's. */
+#include <string.h>
+#include "ops/average_pool.h"
+
+#define DEFINE(NAME, T)                                                                                                          \
+  static void NAME(const ml__planes *p, size_t index) {                                                                          \
+    const ml__window *w = &p->w;                                                                                                 \
+    const bool padding = ml_attr_int(p->ctx->attrs, "count_include_pad", 0) != 0;                                                \
+    const int32_t last = w->n - 1;                                                                                               \
+    const T *dy = (const T *)p->ctx->in[0]->data + index * p->out;                                                               \
+    T *dx = (T *)p->ctx->out[0]->data + index * p->in;                                                                           \
+    int64_t at[ML__WINDOW_RANK] = { 0 };                                                                                         \
+    memset(dx, 0, p->in * sizeof(T));                                                                                            \
+    do {                                                                                                                         \
+      int64_t tap[ML__WINDOW_RANK] = { 0 }, base, taps = 1;                                                                      \
+      for (int32_t d = 0; d < w->n; d++) taps *= ml__average_taps(w, d, at[d], padding);                                         \
+      const T share = *dy++ / (T)(taps > 0 ? taps : 1);                                                                          \
+      do {                                                                                                                       \
+        if (!ml__window_row(w, at, tap, &base)) continue;                                                                        \
+        for (int64_t k = 0; k < w->kernel[last]; k++) {                                                                          \
+          const int64_t pos = at[last] * w->stride[last] + k * w->dilation[last] - w->begin[last];                               \
+          if (pos >= 0 && pos < w->in[last]) dx[base + pos] += share;                                                            \
+        }                                                                                                                        \
+      } while (ml__next_index(tap, w->kernel, last));                                                                            \
+    } while (ml__next_index(at, w->out, w->n));                                                                                  \
+  }
+DEFINE(plane_f32, float)
+DEFINE(plane_f64, double)
+
+static ml_status run(ml_op_ctx *ctx, ml_error *err) {
+  const ml_view *x = ctx->in[1];
+  ml__planes p = { .ctx = ctx, .plane = x->dtype == ML_FLOAT32 ? plane_f32 : plane_f64 };
+  ML_TRY(ml__pool_grad_window(ctx, &p.w, err));
+  if (ctx->in[0]->count == 0) {
+    if (x->count) memset(ctx->out[0]->data, 0, x->count * ml_dtype_size(x->dtype));
+    return ML_OK;
+  }
+  size_t planes = (size_t)x->dims[0] * (size_t)x->dims[1];
+  ml__planes_run(&p, planes, ml__pool_flops(ctx) / (double)planes * 4);
+  return ML_OK;
+}
+
+const ml_op_def ml_op_average_pool_grad = {
+  .name = "AveragePoolGrad", .domain = "mlserve", .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
+  .flags = ML_OP_TRAINING, .attrs = ml__average_pool_attrs, .types = { ML_MASK_F }, .formula = "dX = sum of dY / taps",
+  .infer = ml__pool_grad_infer, .run = run, .flops = ml__pool_flops,
+};
