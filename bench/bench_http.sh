@@ -20,6 +20,7 @@ while getopts r:d: option; do
 done
 shift $((OPTIND - 1))
 model=${1-}
+case $model in "" | /*) ;; *) model=$PWD/$model ;; esac
 lua=${LUA:-lua5.4}
 : "${LUA_PATH:=lua/?.lua;lua/?/init.lua;;}" "${LUA_CPATH:=build/$lua/?.so;;}"
 export LUA_PATH LUA_CPATH
@@ -98,7 +99,7 @@ http {
 CONF
 
 # the same server with mlserve in the place of the constant answer
-sed -e 's|lua_load_resty_core off;|& lua_package_path "@LUA_PATH@"; lua_package_cpath "@LUA_CPATH@"; init_by_lua_block { require("mlserve.nginx").init { models = { m = "@MODEL@" } } }|' \
+sed -e 's|lua_load_resty_core off;|& lua_package_path "@LUA_PATH@"; lua_package_cpath "@LUA_CPATH@"; init_by_lua_block { require("mlserve.nginx").init { models = { m = assert(require("mlserve").load("@MODEL@")):servable() } } }|' \
   -e '/content_by_lua_block/,/^  } }/c\  server { listen 127.0.0.1:@PORT@; location / { content_by_lua_block { require("mlserve.nginx").handler() } } }' \
   "$directory/nginx.conf" >"$directory/ngxrest.conf"
 
@@ -128,7 +129,7 @@ start_nginx() { # name: its directory holds its files, since two of them run
   # a port that was free a moment ago
   port=$($lua -e 'local s = require("cqueues.socket").listen { host = "127.0.0.1", port = "0" } s:listen()
     print(select(3, s:localname()))')
-  sed -e "s|@PORT@|$port|" -e "s|@MODEL@|$PWD/${model#"$PWD"/}|" -e "s|@LUA_PATH@|$PWD/lua/?.lua;$PWD/lua/?/init.lua;;|" \
+  sed -e "s|@PORT@|$port|" -e "s|@MODEL@|$model|" -e "s|@LUA_PATH@|$PWD/lua/?.lua;$PWD/lua/?/init.lua;;|" \
     -e "s|@LUA_CPATH@|$PWD/build/luajit/?.so;;|" "$directory/$name.conf" >"$directory/$name/nginx.conf"
   $server nginx -p "$directory/$name" -c nginx.conf >"$directory/$name.log" 2>&1 &
   pids="$pids $!"

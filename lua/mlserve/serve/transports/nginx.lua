@@ -77,13 +77,27 @@ function M.body()
 end
 
 -- Header fields are looked up when asked for: protocols ask for one or two, and a table of all costs more than a small model.
-local headers_mt = {
-  __index = function(headers, name)
-    local value = ngx.var["http_" .. gsub(name, "-", "_")]
-    headers[name] = value
-    return value
+local variables = setmetatable({}, { -- "content-encoding" -> "http_content_encoding"; protocols ask for few different ones
+  __index = function(names, name)
+    local variable = "http_" .. gsub(name, "-", "_")
+    names[name] = variable
+    return variable
   end,
-}
+})
+local headers_mt = { __index = function(_, name) return ngx.var[variables[name]] end }
+
+-- The same few targets come again and again: how they split into path and query is kept, as long as they are few.
+local targets, target_count = {}, 0
+local function split_target(uri)
+  local target = targets[uri]
+  if target then return target[1], target[2] end
+  local relative = gsub(uri, "^%a+://[^/?]*", "")
+  local path, query = match(relative, "^([^?]*)%??(.*)$")
+  if query == "" then query = nil end
+  if target_count >= 256 then targets, target_count = {}, 0 end
+  targets[uri], target_count = { path, query }, target_count + 1
+  return path, query
+end
 
 local HANDLER_RULES = { prefix = { type = "string", default = "" } }
 
@@ -92,9 +106,7 @@ local HANDLER_RULES = { prefix = { type = "string", default = "" } }
 ---@param given? table prefix
 function M.handler(given)
   local prefix = given and options.check(given, HANDLER_RULES, "mlserve.nginx.handler").prefix or ""
-  local uri = ngx.var.request_uri
-  if sub(uri, 1, 1) ~= "/" then uri = gsub(uri, "^%a+://[^/?]*", "") end
-  local path, query = match(uri, "^([^?]*)%??(.*)$")
+  local path, query = split_target(ngx.var.request_uri)
   local body, message = M.body()
   local response
   if sub(path, 1, #prefix) == prefix then path = sub(path, #prefix + 1) end
@@ -106,7 +118,7 @@ function M.handler(given)
     response = { status = 500, body = "cannot read the request body\n" }
   else
     response = state.app:handle {
-      method = ngx.req.get_method(), path = path == "" and "/" or path, query = query ~= "" and query or nil,
+      method = ngx.req.get_method(), path = path == "" and "/" or path, query = query,
       headers = setmetatable({}, headers_mt), body = body,
     }
   end
