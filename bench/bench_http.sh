@@ -99,9 +99,16 @@ http {
 CONF
 
 # the same server with mlserve in the place of the constant answer
-sed -e 's|lua_load_resty_core off;|& lua_package_path "@LUA_PATH@"; lua_package_cpath "@LUA_CPATH@"; init_by_lua_block { require("mlserve.nginx").init { models = { m = assert(require("mlserve").load("@MODEL@")):servable() } } }|' \
-  -e '/content_by_lua_block/,/^  } }/c\  server { listen 127.0.0.1:@PORT@; location / { content_by_lua_block { require("mlserve.nginx").handler() } } }' \
-  "$directory/nginx.conf" >"$directory/ngxrest.conf"
+init='lua_package_path "@LUA_PATH@"; lua_package_cpath "@LUA_CPATH@"; init_by_lua_block {
+    local model = assert(require("mlserve").load("@MODEL@"))
+    require("mlserve.nginx").init { models = { m = model:servable() } }
+  }'
+handler='  server { listen 127.0.0.1:@PORT@; location / { content_by_lua_block { require("mlserve.nginx").handler() } } }'
+awk -v init="$init" -v handler="$handler" '
+  /lua_load_resty_core/ { print; print init; next }
+  /^  server/ { print handler; inside = 1 }
+  inside { if (/^  } }/) inside = 0; next }
+  { print }' "$directory/nginx.conf" >"$directory/ngxrest.conf"
 
 wait_for() { # file pattern
   for _ in $(seq 100); do

@@ -35,11 +35,15 @@ local cases = {
   { "Erf", { { 2, 3 } } }, { "Exp", { { 2, 3 } } }, { "Log", { { 2, 3 } }, positive = true }, { "Neg", { { 2, 3 } } },
   { "Reciprocal", { { 2, 3 } } }, { "Sqrt", { { 2, 3 } }, positive = true },
   { "Where", { core.tensor({ { true, false, true }, { false, false, true } }), { 2, 3 }, { 3 } } },
+  -- trigonometry and hyperbolic functions
+  { "Acos", { { 2, 3 } }, scale = 0.8 }, { "Acosh", { { 2, 3 } }, positive = true, offset = 1 }, { "Asin", { { 2, 3 } }, scale = 0.8 },
+  { "Asinh", { { 2, 3 } } }, { "Atan", { { 2, 3 } } }, { "Atanh", { { 2, 3 } }, scale = 0.8 }, { "Cos", { { 2, 3 } } }, { "Cosh", { { 2, 3 } } },
+  { "Sin", { { 2, 3 } } }, { "Sinh", { { 2, 3 } } }, { "Tan", { { 2, 3 } } },
   -- activations
   { "Celu", { { 2, 3 } }, { alpha = 0.7 } }, { "Elu", { { 2, 3 } }, { alpha = 0.7 } }, { "Gelu", { { 2, 3 } } },
   { "Gelu", { { 2, 3 } }, { approximate = "tanh" } }, { "HardSigmoid", { { 2, 3 } } }, { "HardSwish", { { 2, 3 } } },
   { "LeakyRelu", { { 2, 3 } }, { alpha = 0.2 } }, { "Mish", { { 2, 3 } } }, { "PRelu", { { 2, 3 }, { 3 } } }, { "Relu", { { 2, 3 } } },
-  { "Selu", { { 2, 3 } } }, { "Sigmoid", { { 2, 3 } } }, { "Softplus", { { 2, 3 } } }, { "Softsign", { { 2, 3 } } },
+  { "Selu", { { 2, 3 } } }, { "Shrink", { { 2, 4 } }, { lambd = 0.4, bias = 0.2 } }, { "Sigmoid", { { 2, 3 } } }, { "Softplus", { { 2, 3 } } }, { "Softsign", { { 2, 3 } } },
   { "Swish", { { 2, 3 } } }, { "Tanh", { { 2, 3 } } }, { "ThresholdedRelu", { { 2, 4 } }, { alpha = 0.35 } },
   { "Softmax", { { 2, 4 } } }, { "Softmax", { { 2, 4, 3 } }, { axis = 1 } }, { "LogSoftmax", { { 2, 4 } } }, { "LogSoftmax", { { 2, 4, 2 } }, { axis = 0 } },
   { "Dropout", { { 4, 5 }, core.full({}, 0.4, "float32"), core.tensor(true) }, nil, 2 },
@@ -50,6 +54,20 @@ local cases = {
   { "Reshape", { { 2, 6 }, i64 { 3, -1 } } }, { "Slice", { { 4, 5 }, i64 { 1, 4 }, i64 { 3, 0 }, i64 { 0, 1 }, i64 { 1, -2 } } },
   { "Split", { { 4, 3 }, i64 { 1, 3 } }, { axis = 0 }, 2 }, { "Squeeze", { { 2, 1, 3 }, i64 { 1 } } }, { "Tile", { { 2, 3 }, i64 { 2, 2 } } },
   { "Transpose", { { 2, 3, 4 } }, { perm = { 2, 0, 1 } } }, { "Unsqueeze", { { 2, 3 }, i64 { 0, 2 } } },
+  -- indices, triangles, running sums, searching
+  { "Compress", { { 3, 4 }, core.tensor({ false, true, true }) }, { axis = 0 } }, { "Compress", { { 2, 3 }, core.tensor({ true, false, false, true, true }) } },
+  { "CumProd", { { 2, 4 }, i64 { 1 } } }, { "CumProd", { { 3, 2 }, i64 { 0 } }, { exclusive = 1 } }, { "CumProd", { { 2, 4 }, i64 { -1 } }, { reverse = 1 } },
+  { "CumProd", { { 2, 4, 2 }, i64 { 1 } }, { exclusive = 1, reverse = 1 } },
+  { "CumSum", { { 2, 4 }, i64 { 1 } } }, { "CumSum", { { 3, 2 }, i64 { 0 } }, { exclusive = 1 } }, { "CumSum", { { 2, 4, 2 }, i64 { -2 } }, { reverse = 1, exclusive = 1 } },
+  { "GatherElements", { { 3, 3 }, i64 { { 1, 2, 0 }, { 2, 0, 0 } } } }, { "GatherElements", { { 2, 3 }, i64 { { 0, -1, 2, 2 }, { 1, 1, 0, 1 } } }, { axis = 1 } },
+  { "GatherND", { { 2, 3, 2 }, i64 { { 0, 1 }, { 1, -1 }, { 0, 1 } } } }, { "GatherND", { { 2, 3 }, i64 { { 0, 2 }, { 1, 0 } } } },
+  { "GatherND", { { 2, 3, 2 }, i64 { { 1 }, { -1 } } }, { batch_dims = 1 } },
+  { "ReverseSequence", { { 3, 2, 2 }, i64 { 2, 3 } } },
+  { "ScatterElements", { { 3, 3 }, i64 { { 1, 0, 2 }, { 0, 2, 1 } }, { 2, 3 } } },
+  { "ScatterElements", { { 2, 4 }, i64 { { 1, 1 }, { 0, -1 } }, { 2, 2 } }, { axis = 1, reduction = "add" } },
+  { "ScatterND", { { 4, 2 }, i64 { { 3 }, { 1 } }, { 2, 2 } } }, { "ScatterND", { { 3, 2 }, i64 { { 0, 1 }, { 0, 1 }, { -1, 0 } }, { 3 } }, { reduction = "add" } },
+  { "TopK", { { 2, 5 }, i64 { 3 } }, nil, 2, only = 1 }, { "TopK", { { 4, 3 }, i64 { 2 } }, { axis = 0, largest = 0 } },
+  { "Trilu", { { 3, 4 } } }, { "Trilu", { { 2, 3, 3 }, i64(-1) }, { upper = 0 } },
   -- reductions
   { "ReduceL1", { { 2, 3 }, i64 { 1 } } }, { "ReduceL2", { { 2, 3 }, i64 { 0 } } }, { "ReduceLogSum", { { 2, 3 }, i64 { 1 } }, positive = true },
   { "ReduceLogSumExp", { { 2, 3 }, i64 { 1 } }, { keepdims = 0 } }, { "ReduceMax", { { 2, 3 }, i64 { 1 } } },
@@ -84,6 +102,22 @@ local cases = {
   { "SpaceToDepth", { { 2, 1, 4, 6 } }, { blocksize = 2 } },
   { "Einsum", { { 2, 3 }, { 3, 4 } }, { equation = "ij,jk->ik" } }, { "Einsum", { { 2, 2, 3 }, { 2, 4, 3 } }, { equation = "...ij,...kj->...ik" } },
   { "Einsum", { { 3 }, { 2 }, { 3, 2 } }, { equation = "a,b,ab->ba" } }, { "Einsum", { { 2, 3, 2 } }, { equation = "abc->cab" } },
+  -- recurrent
+  { "RNN", { { 3, 2, 4 }, { 1, 5, 4 }, { 1, 5, 5 }, { 1, 10 } }, nil, 2 },
+  { "RNN", { { 3, 2, 4 }, { 2, 5, 4 }, { 2, 5, 5 }, { 2, 10 }, core.tensor({ 3, 2 }, "int32"), { 2, 2, 5 } }, { direction = "bidirectional" }, 2 },
+  { "GRU", { { 3, 2, 4 }, { 1, 15, 4 }, { 1, 15, 5 }, { 1, 30 } }, nil, 2 },
+  { "GRU", { { 3, 2, 4 }, { 1, 15, 4 }, { 1, 15, 5 }, { 1, 30 }, core.tensor({ 1, 3 }, "int32"), { 1, 2, 5 } }, { linear_before_reset = 1 }, 2 },
+  { "GRU", { { 2, 3, 4 }, { 2, 15, 4 }, { 2, 15, 5 }, { 2, 30 } }, { direction = "bidirectional", layout = 1 }, 2 },
+  { "LSTM", { { 3, 2, 4 }, { 1, 20, 4 }, { 1, 20, 5 }, { 1, 40 } }, nil, 3 },
+  { "LSTM", { { 3, 2, 4 }, { 2, 20, 4 }, { 2, 20, 5 }, { 2, 40 }, core.tensor({ 3, 2 }, "int32"), { 2, 2, 5 }, { 2, 2, 5 }, { 2, 15 } },
+    { direction = "bidirectional" }, 3 },
+  { "LSTM", { { 2, 3, 4 }, { 1, 20, 4 }, { 1, 20, 5 } }, { direction = "reverse", layout = 1 }, 3 },
+  -- transformers
+  { "Attention", { { 2, 2, 3, 4 }, { 2, 2, 5, 4 }, { 2, 2, 5, 3 } } }, { "Attention", { { 1, 4, 3, 2 }, { 1, 2, 3, 2 }, { 1, 2, 3, 2 } }, { is_causal = 1, scale = 0.7 } },
+  { "Attention", { { 2, 3, 4 }, { 2, 3, 4 }, { 2, 3, 4 }, core.tensor({ { true, false, true }, { false, false, false }, { true, true, true } }) },
+    { q_num_heads = 2, kv_num_heads = 2, softcap = 1.5 } },
+  { "RotaryEmbedding", { { 2, 2, 3, 4 }, f64 { { 1, 0.8 }, { 0.6, 0.5 }, { 0.1, 0 } }, f64 { { 0, 0.6 }, { 0.8, 0.5 }, { 0.9, 1 } }, i64 { { 0, 1, 2 }, { 2, 2, 0 } } } },
+  { "RotaryEmbedding", { { 1, 2, 12 }, f64 { { { 0.8 }, { 0.1 } } }, f64 { { { 0.6 }, { 0.9 } } } }, { num_heads = 3, rotary_embedding_dim = 2, interleaved = 1 } },
   -- normalisation
   { "BatchNormalization", { { 4, 3 }, { 3 }, { 3 }, f64 { 0.1, 0.2, 0.3 }, f64 { 1, 2, 3 } }, { training_mode = 1 }, 3, only = 1 },
   { "BatchNormalization", { { 4, 3, 2 }, { 3 }, { 3 }, f64 { 0.1, 0.2, 0.3 }, f64 { 1, 2, 3 } } },
@@ -116,9 +150,9 @@ local function check(case)
   for i, input in ipairs(case[2]) do
     if type(input) == "table" then
       local t = values(input, case.positive, i)
-      if case.scale then
+      if case.scale or case.offset then
         local flat = t:reshape({ t:count() })
-        for k = 1, t:count() do flat:set(k, flat:get(k) * case.scale) end
+        for k = 1, t:count() do flat:set(k, flat:get(k) * (case.scale or 1) + (case.offset or 0)) end
       end
       inputs[#inputs + 1] = t
       ids[i] = graph:input("x" .. i, "float64", input)

@@ -74,7 +74,8 @@ static ml_status read_opset(importer *im, ml_pb_reader reader, ml_error *err) {
   if (!onnx && !ml) return ML_OK; /* matters only if a node uses it, and then the operator is unknown */
   const char *name = onnx ? "ai.onnx" : "ai.onnx.ml";
   int64_t newest = onnx ? ML__NEWEST_ONNX : ML__NEWEST_ONNX_ML;
-  if (onnx ? im->has_onnx : im->has_ml) return ml_fail(err, ML_INVALID_ARGUMENT, "operator set %s is imported twice", name);
+  if (onnx ? im->has_onnx && im->onnx_version != version : im->has_ml && im->ml_version != version) /* some converters repeat a line */
+    return ml_fail(err, ML_INVALID_ARGUMENT, "operator set %s is imported twice", name);
   if (version < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "operator set %s has version %lld", name, (long long)version);
   if (version > newest)
     return ml_fail(err, ML_UNIMPLEMENTED, "operator set %s version %lld is newer than %lld, the newest one known here", name,

@@ -139,6 +139,27 @@ static ml_status up_broadcast(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
   return trailing == 0 ? ML_OK : unsqueeze_end(u, n->in[1], trailing, &n->in[1], err);
 }
 
+/* Before 10 the number of elements was an attribute. */
+static ml_status up_top_k(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  ml_attr k = take(n->attrs, &n->n_attrs, "k");
+  if (k.type == ML_ATTR_NONE) return ML_OK;
+  if (k.type != ML_ATTR_INT) return wrong_type("k", "an int", err);
+  ml_value *value;
+  ML_TRY(constant_ints(u, &k.as.i, 1, &value, err));
+  set_input(n->in, &n->n_in, 1, value);
+  return ML_OK;
+}
+
+/* Before 20 the axis was an attribute, and 1 by default. */
+static ml_status up_dft(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  int64_t axis = 1;
+  ml_value *value;
+  ML_TRY(take_int(n, "axis", 1, &axis, err));
+  ML_TRY(constant(u, ML_INT64, &axis, NULL, 0, &value, err));
+  set_input(n->in, &n->n_in, 2, value);
+  return ML_OK;
+}
+
 /* Before 7 a slope of one dimension meant channels (axis 1). */
 static ml_status up_prelu(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
   if (n->n_in < 2 || !n->in[0] || !n->in[1]) return ML_OK;
@@ -398,6 +419,13 @@ static ml_status up_label_encoder(ml__upgrade *u, ml__onnx_node *n, ml_error *er
   return ML_OK;
 }
 
+/* Whether all steps or the last one are wanted is said by the outputs since 7. */
+static ml_status up_recurrent(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u;
+  int64_t ignored;
+  return take_int(n, "output_sequence", 0, &ignored, err);
+}
+
 /* ---------------------------------------------------------------- downgrades ---- */
 static bool fits_never(const ml_node *n) {
   (void)n;
@@ -463,6 +491,85 @@ static ml_status down_split(ml__draft *d, ml_arena *scratch, ml_error *err) {
 static ml_status down_saturate(ml__draft *d, ml_arena *scratch, ml_error *err) {
   (void)scratch, (void)err;
   take(d->attrs, &d->n_attrs, "saturate");
+  return ML_OK;
+}
+
+static bool has_dtype(const ml_node *n, uint32_t mask) { /* any input of one of these types */
+  for (int32_t i = 0; i < n->n_in; i++)
+    if (n->in[i] && (uint32_t)n->in[i]->dtype < 32 && mask & ML_BIT(n->in[i]->dtype)) return true;
+  return false;
+}
+
+static bool fits_unsigned(const ml_node *n) {
+  return !has_dtype(n, ML_BIT(ML_INT8) | ML_BIT(ML_INT16) | ML_BIT(ML_INT32) | ML_BIT(ML_INT64));
+}
+
+static bool fits_no_bfloat(const ml_node *n) { return !has_dtype(n, ML_BIT(ML_BFLOAT16)); }
+
+static bool fits_no_half(const ml_node *n) { return !has_dtype(n, ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16)); }
+
+/* Scatter: max and min came after add and mul. */
+static bool fits_reduction(const ml_node *n) {
+  return !ml_attr_is(&n->attrs, "reduction", "none", "max") && !ml_attr_is(&n->attrs, "reduction", "none", "min");
+}
+
+/* The seventh input came with 24, the windows with 25. */
+static bool fits_attention_24(const ml_node *n) {
+  return (n->n_in < 7 || !n->in[6]) && !(ml_attr_int(&n->attrs, "is_causal", 0) && n->n_in > 4 && n->in[4]);
+}
+
+static bool fits_attention_25(const ml_node *n) {
+  return ml_attr_int(&n->attrs, "left_window_size", -1) == -1 && ml_attr_int(&n->attrs, "right_window_size", -1) == -1;
+}
+
+static ml_status down_attention_25(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "left_window_size");
+  take(d->attrs, &d->n_attrs, "right_window_size");
+  return ML_OK;
+}
+
+/* Blocks, 16-bit integers and a type given by attribute came with 21 (Dequantize: 23), a precision with 23. */
+static bool fits_quantize(const ml_node *n) {
+  const ml_dtype out = n->out[0] ? n->out[0]->dtype : ML_UINT8;
+  const ml_value *zero = n->n_in > 2 ? n->in[2] : NULL;
+  return ml_attr_int(&n->attrs, "block_size", 0) == 0 && (out == ML_UINT8 || (out == ML_INT8 && zero)) && fits_no_half(n);
+}
+
+static bool fits_dequantize(const ml_node *n) {
+  return ml_attr_int(&n->attrs, "block_size", 0) == 0 && !has_dtype(n, ML_BIT(ML_INT16) | ML_BIT(ML_UINT16)) && fits_no_half(n);
+}
+
+static bool fits_precision(const ml_node *n) { return ml_attr_int(&n->attrs, "precision", 0) == 0; }
+
+static bool fits_output_dtype(const ml_node *n) {
+  int64_t dtype = ml_attr_int(&n->attrs, "output_dtype", 0);
+  return dtype == 0 || (n->n_in > 1 && n->in[1] && dtype == (int64_t)n->in[1]->dtype);
+}
+
+static ml_status down_quantize(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "saturate");
+  take(d->attrs, &d->n_attrs, "block_size");
+  take(d->attrs, &d->n_attrs, "output_dtype");
+  return ML_OK;
+}
+
+static ml_status down_precision(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "precision");
+  return ML_OK;
+}
+
+static ml_status down_output_dtype(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "output_dtype");
+  return ML_OK;
+}
+
+static ml_status down_stash_type(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "stash_type");
   return ML_OK;
 }
 
@@ -563,9 +670,18 @@ static const opset_row rows[] = {
   {"", "Add", 7, up_broadcast, NULL, NULL},
   {"", "AffineGrid", 20, NULL, fits_never, NULL},
   {"", "And", 7, up_broadcast, NULL, NULL},
+  {"", "Attention", 23, NULL, fits_never, NULL},
+  {"", "Attention", 24, NULL, fits_attention_24, NULL},
+  {"", "Attention", 25, NULL, fits_attention_25, down_attention_25},
   {"", "AveragePool", 19, NULL, fits_average_pool, NULL},
   {"", "BatchNormalization", 9, up_batch_normalization_9, NULL, NULL},
   {"", "BatchNormalization", 14, up_batch_normalization_14, NULL, NULL},
+  {"", "BitCast", 26, NULL, fits_never, NULL},
+  {"", "BitShift", 28, NULL, fits_unsigned, NULL},
+  {"", "BitwiseAnd", 18, NULL, fits_never, NULL},
+  {"", "BitwiseNot", 18, NULL, fits_never, NULL},
+  {"", "BitwiseOr", 18, NULL, fits_never, NULL},
+  {"", "BitwiseXor", 18, NULL, fits_never, NULL},
   {"", "Cast", 6, up_cast, NULL, NULL},
   {"", "Cast", 19, NULL, fits_any, down_saturate},
   {"", "Cast", 24, NULL, fits_any, down_round_mode},
@@ -574,12 +690,18 @@ static const opset_row rows[] = {
   {"", "CenterCropPad", 18, NULL, fits_never, NULL},
   {"", "Clip", 11, up_clip, NULL, NULL},
   {"", "Col2Im", 18, NULL, fits_never, NULL},
+  {"", "Compress", 28, NULL, fits_no_bfloat, NULL},
   {"", "Concat", 4, up_concat, NULL, NULL},
+  {"", "CumProd", 26, NULL, fits_never, NULL},
+  {"", "DFT", 20, up_dft, fits_never, NULL},
   {"", "DeformConv", 19, NULL, fits_never, NULL},
+  {"", "DequantizeLinear", 21, NULL, fits_dequantize, down_quantize},
+  {"", "DequantizeLinear", 23, NULL, fits_output_dtype, down_output_dtype},
   {"", "Div", 7, up_broadcast, NULL, NULL},
   {"", "Dropout", 12, up_dropout, NULL, NULL},
   {"", "Equal", 7, up_broadcast, NULL, NULL},
   {"", "Equal", 19, NULL, fits_not_string, NULL},
+  {"", "GRU", 7, up_recurrent, NULL, NULL},
   {"", "Gelu", 20, NULL, fits_never, NULL},
   {"", "Gemm", 7, up_gemm, NULL, NULL},
   {"", "GlobalLpPool", 2, up_exponent, NULL, NULL},
@@ -587,6 +709,7 @@ static const opset_row rows[] = {
   {"", "GridSample", 20, NULL, fits_grid_sample, down_grid_sample},
   {"", "GroupNormalization", 21, NULL, fits_never, NULL},
   {"", "Hardmax", 13, up_softmax, NULL, NULL},
+  {"", "LSTM", 7, up_recurrent, NULL, NULL},
   {"", "Less", 7, up_broadcast, NULL, NULL},
   {"", "LogSoftmax", 13, up_softmax, NULL, NULL},
   {"", "LpPool", 2, up_exponent, NULL, NULL},
@@ -600,7 +723,12 @@ static const opset_row rows[] = {
   {"", "Pad", 18, NULL, fits_pad_axes, NULL},
   {"", "Pad", 19, NULL, fits_pad_mode, NULL},
   {"", "Pow", 7, up_broadcast, NULL, NULL},
+  {"", "QLinearMatMul", 21, NULL, fits_no_half, NULL},
+  {"", "QuantizeLinear", 21, NULL, fits_quantize, down_quantize},
+  {"", "QuantizeLinear", 23, NULL, fits_precision, down_precision},
   {"", "RMSNormalization", 23, NULL, fits_never, NULL},
+  {"", "RNN", 7, up_recurrent, NULL, NULL},
+  {"", "Range", 27, NULL, fits_no_half, down_stash_type},
   {"", "ReduceL1", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceL2", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceLogSum", 18, up_axes, fits_reduce_axes, down_reduce_axes},
@@ -613,11 +741,16 @@ static const opset_row rows[] = {
   {"", "ReduceProd", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceSum", 13, up_axes, NULL, NULL},
   {"", "ReduceSumSquare", 18, up_axes, fits_reduce_axes, down_reduce_axes},
+  {"", "RegexFullMatch", 20, NULL, fits_never, NULL},
   {"", "Reshape", 5, up_reshape, NULL, NULL},
   {"", "Resize", 11, up_resize, NULL, NULL},
   {"", "Resize", 18, NULL, fits_resize_18, NULL},
   {"", "Resize", 19, NULL, fits_resize_19, NULL},
+  {"", "ReverseSequence", 28, NULL, fits_no_bfloat, NULL},
   {"", "RoiAlign", 16, up_roi_align, NULL, NULL},
+  {"", "RotaryEmbedding", 23, NULL, fits_never, NULL},
+  {"", "ScatterElements", 18, NULL, fits_reduction, NULL},
+  {"", "ScatterND", 18, NULL, fits_reduction, NULL},
   {"", "Selu", 6, up_selu, NULL, NULL},
   {"", "Slice", 10, up_slice, NULL, NULL},
   {"", "Softmax", 13, up_softmax, NULL, NULL},
@@ -625,9 +758,15 @@ static const opset_row rows[] = {
   {"", "Split", 13, up_split_sizes, NULL, NULL},
   {"", "Split", 18, up_split_count, fits_split, down_split},
   {"", "Squeeze", 13, up_axes, NULL, NULL},
+  {"", "StringConcat", 20, NULL, fits_never, NULL},
+  {"", "StringSplit", 20, NULL, fits_never, NULL},
   {"", "Sub", 7, up_broadcast, NULL, NULL},
   {"", "Swish", 24, NULL, fits_never, NULL},
+  {"", "TensorScatter", 24, NULL, fits_never, NULL},
   {"", "Tile", 6, up_tile, NULL, NULL},
+  {"", "TopK", 10, up_top_k, NULL, NULL},
+  {"", "TopK", 24, NULL, fits_no_bfloat, NULL},
+  {"", "Unique", 28, NULL, fits_no_bfloat, NULL},
   {"", "Unsqueeze", 13, up_axes, NULL, NULL},
   {"", "Upsample", 7, up_upsample_7, NULL, NULL},
   {"", "Upsample", 9, up_upsample_9, NULL, NULL},
@@ -635,26 +774,38 @@ static const opset_row rows[] = {
   {"", "Xor", 7, up_broadcast, NULL, NULL},
   {"ai.onnx.ml", "LabelEncoder", 2, up_label_encoder, NULL, NULL},
   {"ai.onnx.ml", "LabelEncoder", 4, NULL, fits_label_encoder, down_label_encoder},
+  {"ai.onnx.ml", "TreeEnsemble", 5, NULL, fits_never, NULL},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
 static const struct { const char *op; int32_t version;
 } introduced[] = {
-    {"AffineGrid", 20}, {"CastLike", 15}, {"Celu", 12}, {"CenterCropPad", 18}, {"Col2Im", 18}, {"ConstantOfShape", 9},
-    {"DeformConv", 19}, {"Det", 11}, {"Einsum", 12}, {"Erf", 9}, {"Expand", 8}, {"Gelu", 20}, {"GreaterOrEqual", 12},
-    {"GridSample", 16}, {"GroupNormalization", 18}, {"HardSwish", 14}, {"IsInf", 10}, {"IsNaN", 9},
-    {"LayerNormalization", 17}, {"LessOrEqual", 12}, {"MaxUnpool", 9}, {"MeanVarianceNormalization", 9}, {"Mish", 18},
-    {"Mod", 10}, {"NegativeLogLikelihoodLoss", 12}, {"NonMaxSuppression", 10}, {"OneHot", 9}, {"RMSNormalization", 23},
-    {"Resize", 10}, {"RoiAlign", 10}, {"Round", 11}, {"Sign", 9}, {"SoftmaxCrossEntropyLoss", 12}, {"Swish", 24},
+    {"Acos", 7}, {"Acosh", 9}, {"AffineGrid", 20}, {"Asin", 7}, {"Asinh", 9}, {"Atan", 7}, {"Atanh", 9}, {"Attention", 23},
+    {"Bernoulli", 15}, {"BitCast", 26}, {"BitShift", 11}, {"BitwiseAnd", 18}, {"BitwiseNot", 18}, {"BitwiseOr", 18},
+    {"BitwiseXor", 18}, {"BlackmanWindow", 17}, {"CastLike", 15}, {"Celu", 12}, {"CenterCropPad", 18}, {"Col2Im", 18},
+    {"Compress", 9}, {"ConstantOfShape", 9}, {"ConvInteger", 10}, {"Cos", 7}, {"Cosh", 9}, {"CumProd", 26}, {"CumSum", 11},
+    {"DFT", 17}, {"DeformConv", 19}, {"DequantizeLinear", 10}, {"Det", 11}, {"DynamicQuantizeLinear", 11}, {"Einsum", 12},
+    {"Erf", 9}, {"Expand", 8}, {"EyeLike", 9}, {"GatherElements", 11}, {"GatherND", 11}, {"Gelu", 20}, {"GreaterOrEqual", 12},
+    {"GridSample", 16}, {"GroupNormalization", 18}, {"HammingWindow", 17}, {"HannWindow", 17}, {"HardSwish", 14}, {"IsInf", 10},
+    {"IsNaN", 9}, {"LayerNormalization", 17}, {"LessOrEqual", 12}, {"MatMulInteger", 10}, {"MaxUnpool", 9},
+    {"MeanVarianceNormalization", 9}, {"MelWeightMatrix", 17}, {"Mish", 18}, {"Mod", 10}, {"Multinomial", 7},
+    {"NegativeLogLikelihoodLoss", 12}, {"NonMaxSuppression", 10}, {"NonZero", 9}, {"OneHot", 9}, {"QLinearConv", 10},
+    {"QLinearMatMul", 10}, {"QuantizeLinear", 10}, {"RMSNormalization", 23}, {"Range", 11}, {"RegexFullMatch", 20},
+    {"Resize", 10}, {"ReverseSequence", 10}, {"RoiAlign", 10}, {"RotaryEmbedding", 23}, {"Round", 11}, {"STFT", 17},
+    {"Scatter", 9}, {"ScatterElements", 11}, {"ScatterND", 11}, {"Shrink", 9}, {"Sign", 9}, {"Sin", 7}, {"Sinh", 9},
+    {"SoftmaxCrossEntropyLoss", 12}, {"StringConcat", 20}, {"StringNormalizer", 10}, {"StringSplit", 20}, {"Swish", 24},
+    {"Tan", 7}, {"TensorScatter", 24}, {"TfIdfVectorizer", 9}, {"Trilu", 14}, {"Unique", 11},
     {"Where", 9},
 };
 
 const char *ml__opset_current_name(const char *domain, const char *op) {
-  return !*domain && strcmp(op, "Upsample") == 0 ? "Resize" : op;
+  if (*domain) return op;
+  if (strcmp(op, "Upsample") == 0) return "Resize";
+  return strcmp(op, "Scatter") == 0 ? "ScatterElements" : op;
 }
 
 int32_t ml__opset_introduced(const char *domain, const char *op) {
-  if (*domain) return 1;
+  if (*domain) return strcmp(op, "TreeEnsemble") == 0 ? 5 : 1;
   for (size_t i = 0; i < sizeof introduced / sizeof *introduced; i++)
     if (strcmp(introduced[i].op, op) == 0) return introduced[i].version;
   return 1;
@@ -692,8 +843,11 @@ ml_status ml__opset_downgrade(ml__draft *draft, int32_t target, ml_arena *scratc
 
 bool ml__opset_is_parameter(const ml_op_def *op, int32_t input) {
   static const struct { const char *op; int32_t first; } others[] = { /* inputs from `first` on are settings or statistics */
-    {"BatchNormalization", 3}, {"Clip", 1}, {"Dropout", 1}, {"NonMaxSuppression", 0}, {"OneHot", 2}, {"Pad", 1}, {"Resize", 1}, {"RoiAlign", 1},
+    {"BatchNormalization", 3}, {"Clip", 1}, {"DequantizeLinear", 1}, {"Dropout", 1}, {"GRU", 4}, {"MelWeightMatrix", 0},
+    {"NonMaxSuppression", 0}, {"OneHot", 2}, {"Pad", 1}, {"QLinearConv", 0}, {"QLinearMatMul", 0}, {"QuantizeLinear", 1},
+    {"RNN", 4}, {"Range", 0}, {"Resize", 1}, {"RoiAlign", 1}, {"RotaryEmbedding", 1}, {"STFT", 1},
   };
+  if (!*op->domain && strcmp(op->name, "LSTM") == 0) return input < 4 || input == 7; /* not lengths and first states */
   for (size_t i = 0; i < sizeof others / sizeof *others; i++)
     if (!*op->domain && strcmp(op->name, others[i].op) == 0) return input < others[i].first;
   return true;

@@ -34,7 +34,7 @@ typedef struct ml__upgrade {
 
 /* Brings node to the canonical form: attributes and inputs change, constants and nodes in front of it are added to the graph. */
 ml_status ml__opset_upgrade(ml__upgrade *upgrade, ml__onnx_node *node, ml_error *err);
-/* What the operator is called today: Upsample has become Resize. */
+/* What the operator is called today: Upsample has become Resize, Scatter ScatterElements. */
 const char *ml__opset_current_name(const char *domain, const char *op);
 /* First version of ai.onnx that has the operator (1 when it has always been there). */
 int32_t ml__opset_introduced(const char *domain, const char *op);

@@ -1,10 +1,9 @@
 /* mlserve.program: a compiled model. run() gives new tensors; run_into() writes into given ones and allocates nothing once a session for the
- * shapes exists. Large inputs are run in slices of rows when every input and output has an unknown first dimension. */
+ * shapes exists. */
 #include <string.h>
 #include "lua/lua_core.h"
 
 #define MAX_IO 64
-#define SLICE_ROWS 256 /* keeps the activations of a slice in cache */
 
 typedef struct program_box {
   ml_program *program;
@@ -62,25 +61,7 @@ typedef struct batch {
   ml_program *program;
   const ml_graph *graph;
   ml_tensor *in[MAX_IO], *out[MAX_IO];
-  size_t row; /* first row of the slice being run */
 } batch;
-
-static bool sliceable(const batch *b)
-{
-  const ml_graph *g = b->graph;
-  int64_t rows = 0;
-  for (size_t i = 0; i < g->n_inputs; i++) {
-    const ml_view *view = &b->in[i]->view;
-    if (g->inputs[i]->rank < 1 || g->inputs[i]->dims[0] != ML_UNKNOWN || view->rank < 1 || (i > 0 && view->dims[0] != rows)) return false;
-    rows = view->dims[0];
-  }
-  for (size_t i = 0; i < g->n_outputs; i++)
-    if (g->outputs[i]->rank < 1 || g->outputs[i]->dims[0] != ML_UNKNOWN || g->outputs[i]->dtype == ML_STRING) return false;
-  /* a node that mixes rows (reduction or reshape along axis 0) gives fixed or other shapes; only row-wise graphs keep the dimension's name */
-  for (size_t i = 0; i < g->n_outputs; i++)
-    if (!g->inputs[0]->dim_names[0] || !g->outputs[i]->dim_names[0] || strcmp(g->inputs[0]->dim_names[0], g->outputs[i]->dim_names[0]) != 0) return false;
-  return rows > 2 * SLICE_ROWS;
-}
 
 static ml_status take_all(void *context, ml_session *session, ml_error *err)
 {
@@ -96,41 +77,6 @@ static ml_status run_batch(batch *b, ml_error *err)
   return ml_program_run(b->program, views, take_all, b, err);
 }
 
-static ml_status take_rows(void *context, ml_session *session, ml_error *err)
-{
-  batch *b = context;
-  for (size_t i = 0; i < b->graph->n_outputs; i++) {
-    const ml_view *view = ml_session_output(session, i);
-    if (!b->out[i]) { /* the first slice shows the shape of a row */
-      int64_t dims[ML_MAX_RANK];
-      memcpy(dims, view->dims, sizeof dims);
-      dims[0] = b->in[0]->view.dims[0];
-      ML_TRY(ml_tensor_new(view->dtype, dims, view->rank, &b->out[i], err));
-    }
-    size_t row_bytes = view->dims[0] ? view->count / (size_t)view->dims[0] * ml_dtype_size(view->dtype) : 0;
-    memcpy((char *)b->out[i]->view.data + b->row * row_bytes, view->data, view->count * ml_dtype_size(view->dtype));
-  }
-  return ML_OK;
-}
-
-static ml_status run_slices(batch *b, ml_error *err)
-{
-  size_t rows = (size_t)b->in[0]->view.dims[0];
-  for (b->row = 0; b->row < rows; b->row += SLICE_ROWS) {
-    ml_view views[MAX_IO];
-    size_t n = rows - b->row < SLICE_ROWS ? rows - b->row : SLICE_ROWS;
-    for (size_t i = 0; i < b->graph->n_inputs; i++) {
-      views[i] = b->in[i]->view;
-      size_t row = views[i].count / rows;
-      views[i].dims[0] = (int64_t)n;
-      views[i].count = row * n;
-      views[i].data = (char *)views[i].data + b->row * row * ml_dtype_size(views[i].dtype);
-    }
-    ML_TRY(ml_program_run(b->program, views, take_rows, b, err));
-  }
-  return ML_OK;
-}
-
 /* run(inputs) -> outputs: arrays of tensors in the graph's order; inputs may be nested tables */
 static int program_run(lua_State *L)
 {
@@ -140,7 +86,7 @@ static int program_run(lua_State *L)
   ml_error err;
   for (size_t i = 0; i < b.graph->n_inputs; i++) wanted[i] = b.graph->inputs[i]->dtype;
   ml_status status = ml__lua_to_tensors(L, 2, b.graph->n_inputs, wanted, b.in, &err);
-  if (status == ML_OK) status = b.graph->n_inputs && sliceable(&b) ? run_slices(&b, &err) : run_batch(&b, &err);
+  if (status == ML_OK) status = run_batch(&b, &err);
   for (size_t i = 0; i < b.graph->n_inputs; i++) ml_tensor_release(b.in[i]);
   if (status != ML_OK) {
     for (size_t i = 0; i < b.graph->n_outputs; i++) ml_tensor_release(b.out[i]);

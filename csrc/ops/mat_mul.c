@@ -6,16 +6,11 @@
 #include "ops/product.h"
 
 /* ---------------------------------------------------------------- shapes ---- */
-static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
-  ML_TRY(ml__op_check_types(ctx, err));
-  const ml_view *A = ctx->in[0], *B = ctx->in[1];
+ml_status ml__mat_mul_shape(const ml_view *A, const ml_view *B, ml_dtype dtype, ml_view *Y, ml_error *err) {
   int64_t dims[ML_MAX_RANK + 2] = { 0 };
   int32_t rank;
-  if (A->dtype != B->dtype)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "A is %s, B is %s, expected one type", ml_dtype_name(A->dtype),
-                   ml_dtype_name(B->dtype));
   if (A->rank == ML_UNKNOWN || B->rank == ML_UNKNOWN) {
-    ml_op_set(ctx->out[0], A->dtype, dims, ML_UNKNOWN);
+    ml_op_set(Y, dtype, dims, ML_UNKNOWN);
     return ML_OK;
   }
   if (A->rank == 0 || B->rank == 0)
@@ -31,8 +26,17 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   if (status != ML_OK) return ml_fail_in(err, status, "batch dimensions of A %s and B %s", a_text, b_text);
   if (A->rank > 1) dims[rank++] = A->dims[A->rank - 2];
   if (B->rank > 1) dims[rank++] = B->dims[B->rank - 1];
-  ml_op_set(ctx->out[0], A->dtype, dims, rank);
+  ml_op_set(Y, dtype, dims, rank);
   return ML_OK;
+}
+
+static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
+  ML_TRY(ml__op_check_types(ctx, err));
+  const ml_view *A = ctx->in[0], *B = ctx->in[1];
+  if (A->dtype != B->dtype)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "A is %s, B is %s, expected one type", ml_dtype_name(A->dtype),
+                   ml_dtype_name(B->dtype));
+  return ml__mat_mul_shape(A, B, A->dtype, ctx->out[0], err);
 }
 
 /* ---------------------------------------------------------------- forward ---- */

@@ -17,6 +17,9 @@ void ml__product(const ml_kernels *kernels, ml_dtype dtype, bool trans_a, bool t
  * arguments only. */
 size_t ml__rows_per_chunk(size_t total, double flops_per_row, size_t multiple);
 
+/* The shape of MatMul's result (mat_mul.c), of element type dtype. */
+ml_status ml__mat_mul_shape(const ml_view *A, const ml_view *B, ml_dtype dtype, ml_view *Y, ml_error *err);
+
 #define ML__MASK_PRODUCT (ML_MASK_F | ML_BIT(ML_INT32) | ML_BIT(ML_INT64) | ML_BIT(ML_UINT32) | ML_BIT(ML_UINT64))
 
 #endif

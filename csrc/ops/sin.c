@@ -1,0 +1,18 @@
+/* Sin: y = sin(x); y has the shape of x. Gradient: dx = dy cos x. Reference: ONNX Sin-22. */
+#include "ops/elementwise.h"
+
+ML_UNARY_FLOAT(sin(x), 0, 0)
+
+static void gradient(ml_grad *g) {
+  g->din[0] = ml__g_unary(g, "Sin", g->in[0], 0, 0);
+}
+
+const ml_op_def ml_op_sin = {
+  .name = "Sin", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .flags = ML_OP_INPLACE,
+  .types = { ML_MASK_F },
+  .formula = "y = sin(x)",
+  .infer = ml_op_infer_same,
+  .run = run,
+  .gradient = gradient,
+};

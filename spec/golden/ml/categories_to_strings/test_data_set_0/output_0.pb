@@ -1,0 +1,1 @@
+2cat2?2dogBoutput_0

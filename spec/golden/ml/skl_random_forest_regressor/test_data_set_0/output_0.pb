@@ -1,0 +1,1 @@
+Boutput_0J@ýLC’ÏDC¿'æBûŒ#CšúnC˜“{CNDC¤!UC##DC­$ÔBFâ{CŠÙ3C†iºBk7C¶°B¶°B

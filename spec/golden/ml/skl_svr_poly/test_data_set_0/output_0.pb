@@ -1,0 +1,1 @@
+Boutput_0J@³l:C[úC06[BÚà€CÖwC®CD·ëBn?CaCTàâB	’C|`GCŒC­ñªB®B¯ŸC

@@ -1,0 +1,1 @@
+2  two words -x2one2-x2a b  c dBoutput_0

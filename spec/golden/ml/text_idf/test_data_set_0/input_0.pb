@@ -1,0 +1,1 @@
+2one2two2two2three2two2one2two2fiveBinput_0

@@ -1,0 +1,1 @@
+2The2Cat2sat2ON2the2matBinput_0

@@ -1,0 +1,1 @@
+2cat2sat2matBoutput_0

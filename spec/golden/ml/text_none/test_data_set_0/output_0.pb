@@ -1,0 +1,1 @@
+2Cat2sat2matBoutput_0

@@ -1,0 +1,1 @@
+2a,b,,c2no comma2,end,Binput_0

@@ -1,0 +1,1 @@
+2CAT2SAT2MATBoutput_0

@@ -1,0 +1,1 @@
+2a2b2a2b2a2a2a2a2b2a2b2c2c2a2a2a2b2a2a2a2bBoutput_0
