@@ -122,10 +122,13 @@ function M.handler(given)
       headers = setmetatable({}, headers_mt), body = body,
     }
   end
-  ngx.status = response.status
-  for name, value in pairs(response.headers or {}) do ngx.header[name] = value end
+  if response.status ~= 200 then ngx.status = response.status end
+  local fields = ngx.header
+  if response.headers then
+    for name, value in pairs(response.headers) do fields[name] = value end
+  end
   body = response.body or ""
-  ngx.header["content-length"] = #body
+  fields["content-length"] = #body
   ngx.print(body)
 end
 
