@@ -9,7 +9,6 @@
 typedef struct ml_onnx_limits {
   size_t max_bytes;      /* of the file with its external data; default 8 GiB */
   size_t max_nodes;      /* default 1,000,000 */
-  int32_t max_depth;     /* of nested messages and subgraphs; default 64 */
 } ml_onnx_limits;
 
 /* path of a .onnx file; external data is looked up in its directory only. limits NULL: defaults. Messages begin with the path. */

@@ -765,7 +765,6 @@ static ml_status read_source(ml__onnx_source *source, const ml_onnx_limits *limi
   if (limits) source->limits = *limits;
   if (source->limits.max_bytes == 0) source->limits.max_bytes = (size_t)8 << 30;
   if (source->limits.max_nodes == 0) source->limits.max_nodes = 1000000;
-  if (source->limits.max_depth == 0) source->limits.max_depth = 64;
   if (source->size == 0) return ml_fail(err, ML_DATA_LOSS, "the file is empty");
   if (source->size > source->limits.max_bytes || source->size > INT32_MAX) /* protobuf's own limit */
     return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%zu bytes are over the limit of %zu", source->size,

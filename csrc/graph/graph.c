@@ -381,16 +381,6 @@ void ml_graph_replace(ml_graph *g, ml_value *from, ml_value *to, bool outputs)
   to->is_output = true;
 }
 
-void ml_graph_remove(ml_graph *g, size_t index)
-{
-  ml_node *node = g->nodes[index];
-  free_attrs(&node->attrs, true);
-  node->attrs.count = 0;
-  for (int32_t i = 0; i < node->n_out; i++) if (node->out[i] && node->out[i]->producer == node) node->out[i]->producer = NULL;
-  memmove(&g->nodes[index], &g->nodes[index + 1], (g->n_nodes - index - 1) * sizeof *g->nodes);
-  g->n_nodes--;
-}
-
 void ml_graph_remove_if(ml_graph *g, bool (*dead)(const ml_node *node))
 {
   size_t kept = 0;

@@ -78,8 +78,6 @@ ml_status ml_graph_set_initializer(ml_graph *g, ml_value *value, ml_tensor *tens
 /* ---- editing ---- */
 /* Every use of `from` (node inputs and, when outputs is true, graph outputs) becomes `to`. */
 void ml_graph_replace(ml_graph *g, ml_value *from, ml_value *to, bool outputs);
-/* Removes node `index`; its outputs must be unused. */
-void ml_graph_remove(ml_graph *g, size_t index);
 /* Removes every node `dead` says so of, in one pass. */
 void ml_graph_remove_if(ml_graph *g, bool (*dead)(const ml_node *node));
 /* Makes the node another one: new operator, attributes and inputs; outputs (and so their names and users) stay. */

@@ -63,14 +63,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
   return ML_OK;
 }
 
-static void gradient(ml_grad *g) {
-  ml_value *in[3] = { g->dout[0], g->in[0], g->in[1] }, *out[2] = { NULL, NULL };
-  if (!g->dout[0]) return;
-  if (g->needs[0] || g->needs[1]) (void)g->emit(g, "mlserve.ConvGrad", g->attrs->items, g->attrs->count, 3, in, 2, out);
-  if (g->needs[0]) g->din[0] = out[0];
-  if (g->needs[1]) g->din[1] = out[1];
-  if (g->n_in > 2 && g->in[2] && g->needs[2]) g->din[2] = ml__conv_bias_gradient(g);
-}
+static void gradient(ml_grad *g) { ml__conv_gradient(g, "mlserve.ConvGrad"); }
 
 static double flops(const ml_op_ctx *ctx) {
   const ml_view *weights = ctx->in[1];

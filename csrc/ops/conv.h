@@ -46,8 +46,8 @@ ml_status ml__conv_check_bias(const ml_view *bias, const ml_view *x, int64_t cha
  * w.in is the size of Y and w.out that of X. */
 ml_status ml__conv_transpose_window(const ml_attrs *attrs, const ml_view *x, const ml_view *weights, ml__window *w,
                                     ml_error *err);
-/* dB: dout[0] summed over everything but dimension 1 */
-ml_value *ml__conv_bias_gradient(ml_grad *g);
+/* The whole gradient of a convolution: dX and dW by one node of `op`, dB by summing dY over everything but dimension 1. */
+void ml__conv_gradient(ml_grad *g, const char *op);
 extern const ml_attr_def ml__conv_attrs[], ml__conv_transpose_attrs[];
 
 #endif

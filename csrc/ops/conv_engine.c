@@ -216,7 +216,7 @@ ml_status ml__conv_check_bias(const ml_view *bias, const ml_view *x, int64_t cha
   return ML_OK;
 }
 
-ml_value *ml__conv_bias_gradient(ml_grad *g) {
+static ml_value *bias_gradient(ml_grad *g) {
   int64_t axes[ML_MAX_RANK];
   const ml_view *view = g->shape_of(g, g->in[0]);
   ml_attr keep = ml_attr_of_int("keepdims", 0);
@@ -229,4 +229,13 @@ ml_value *ml__conv_bias_gradient(ml_grad *g) {
     if (d != 1) axes[n++] = d;
   ml_value *in[2] = { g->dout[0], g->ints(g, axes, (size_t)n) };
   return ml_gn(g, "ReduceSum", &keep, 1, 2, in);
+}
+
+void ml__conv_gradient(ml_grad *g, const char *op) {
+  ml_value *in[3] = { g->dout[0], g->in[0], g->in[1] }, *out[2] = { NULL, NULL };
+  if (!g->dout[0]) return;
+  if (g->needs[0] || g->needs[1]) (void)g->emit(g, op, g->attrs->items, g->attrs->count, 3, in, 2, out);
+  if (g->needs[0]) g->din[0] = out[0];
+  if (g->needs[1]) g->din[1] = out[1];
+  if (g->n_in > 2 && g->in[2] && g->needs[2]) g->din[2] = bias_gradient(g);
 }

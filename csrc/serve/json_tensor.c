@@ -87,23 +87,18 @@ static const char *kind_name(ml_json_kind kind) {
   }
 }
 
-static const struct { ml_dtype dtype; const char *name, *number;
+static const struct { ml_dtype dtype; const char *name;
 } dtypes[] = {
-    {ML_FLOAT32, "float", "DT_FLOAT"},  {ML_FLOAT64, "double", "DT_DOUBLE"}, {ML_INT32, "int32", "DT_INT32"},
-    {ML_UINT8, "uint8", "DT_UINT8"},    {ML_INT16, "int16", "DT_INT16"},     {ML_INT8, "int8", "DT_INT8"},
-    {ML_STRING, "string", "DT_STRING"}, {ML_INT64, "int64", "DT_INT64"},     {ML_BOOL, "bool", "DT_BOOL"},
-    {ML_UINT16, "uint16", "DT_UINT16"}, {ML_FLOAT16, "half", "DT_HALF"},     {ML_BFLOAT16, "bfloat16", "DT_BFLOAT16"},
-    {ML_UINT32, "uint32", "DT_UINT32"}, {ML_UINT64, "uint64", "DT_UINT64"},
+    {ML_FLOAT32, "float"},  {ML_FLOAT64, "double"}, {ML_INT32, "int32"},
+    {ML_UINT8, "uint8"},    {ML_INT16, "int16"},     {ML_INT8, "int8"},
+    {ML_STRING, "string"}, {ML_INT64, "int64"},     {ML_BOOL, "bool"},
+    {ML_UINT16, "uint16"}, {ML_FLOAT16, "half"},     {ML_BFLOAT16, "bfloat16"},
+    {ML_UINT32, "uint32"}, {ML_UINT64, "uint64"},
 };
 
 const char *ml_tf_dtype_name(ml_dtype dtype) {
   for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) if (dtypes[i].dtype == dtype) return dtypes[i].name;
   return "invalid";
-}
-
-const char *ml_tf_dtype_enum(ml_dtype dtype) {
-  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) if (dtypes[i].dtype == dtype) return dtypes[i].number;
-  return "DT_INVALID";
 }
 
 /* A value that begins nothing is a syntax error; any other is of the wrong type. */

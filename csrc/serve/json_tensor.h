@@ -42,9 +42,8 @@ const char *ml_json_quote(const ml_json_decoder *decoder, const char *at, char t
 /* "[2,3]" */
 const char *ml_json_shape_text(const int64_t *dims, int32_t rank, char *text, size_t size);
 
-/* TensorFlow's short name ("float", "double", "half" …) of a dtype, and its DataType name ("DT_FLOAT" …). */
+/* TensorFlow's short name of a dtype: "float", "double", "half" … */
 const char *ml_tf_dtype_name(ml_dtype dtype);
-const char *ml_tf_dtype_enum(ml_dtype dtype);
 /* Whether elements of this dtype can be written; else INVALID_ARGUMENT in TensorFlow Serving's words. */
 ml_status ml_json_tensor_writable(ml_dtype dtype, ml_error *err);
 /* Nested lists; strings as {"b64": "…"} when base64. */

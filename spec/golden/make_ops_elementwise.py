@@ -396,7 +396,7 @@ if "--no-ort" not in sys.argv:
             got = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
                 None, {m: v for m, v in zip(names, c["inputs"]) if v is not None}
             )
-        except Exception as error:  # not implemented for this dtype
+        except Exception as error:  # no kernel for this dtype
             unsupported.setdefault(c["op"], str(error)[:100])
             continue
         for g, e in zip(got, c["expected"]):
