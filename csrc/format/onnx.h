@@ -8,7 +8,8 @@
 
 typedef struct ml_onnx_limits {
   size_t max_bytes;      /* of the file with its external data; default 8 GiB */
-  size_t max_nodes;      /* default 1,000,000 */
+  size_t max_nodes;      /* subgraphs and called functions included; default 1,000,000 */
+  size_t max_depth;      /* of subgraphs and function calls in each other; default 64 */
 } ml_onnx_limits;
 
 /* path of a .onnx file; external data is looked up in its directory only. limits NULL: defaults. Messages begin with the path. */
@@ -22,6 +23,11 @@ ml_status ml_onnx_save(const ml_graph *graph, const char *path, ml_error *err);
 /* TensorProto alone (ONNX's backend test data; .pb files). name may be NULL; what it is set to points into bytes and is not terminated. */
 ml_status ml_onnx_tensor_read(const void *bytes, size_t size, const char *what, ml_tensor **out, const char **name, size_t *name_length,
                               ml_error *err);
+/* The same for a value of any type (tensor/container.h; ml_type_tensor(ML_DTYPE_NONE): any tensor): TensorProto, SequenceProto, OptionalProto, MapProto.
+ * The type must be known, the bytes do not say it. One reference is the caller's. */
+ml_status ml_onnx_value_read(const void *bytes, size_t size, const char *what, uint32_t type, ml_item *out, const char **name, size_t *name_length,
+                             ml_error *err);
+ml_status ml_onnx_value_write(const ml_item *item, const char *name, void **bytes, size_t *size, ml_error *err);
 ml_status ml_onnx_tensor_write(const ml_tensor *tensor, const char *name, void **bytes, size_t *size, ml_error *err);
 
 #endif

@@ -23,7 +23,13 @@ enum {
   ML__ENTRY_KEY = 1,
   ML__ENTRY_VALUE = 2,
   ML__FUNCTION_NAME = 1,
+  ML__FUNCTION_INPUT = 4,
+  ML__FUNCTION_OUTPUT = 5,
+  ML__FUNCTION_NODE = 7,
+  ML__FUNCTION_OPSET = 9,
   ML__FUNCTION_DOMAIN = 10,
+  ML__FUNCTION_ATTRIBUTE_PROTO = 11,
+  ML__FUNCTION_OVERLOAD = 13,
   ML__GRAPH_NODE = 1,
   ML__GRAPH_NAME = 2,
   ML__GRAPH_INITIALIZER = 5,
@@ -64,11 +70,17 @@ enum {
   ML__TYPE_OPAQUE = 7,
   ML__TYPE_SPARSE = 8,
   ML__TYPE_OPTIONAL = 9,
+  ML__SEQUENCE_ELEM = 1, /* of optionals too */
+  ML__MAP_KEY = 1,
+  ML__MAP_VALUE = 2,
   ML__TENSOR_TYPE_ELEM = 1,
   ML__TENSOR_TYPE_SHAPE = 2,
   ML__SHAPE_DIM = 1,
   ML__DIM_VALUE = 1,
   ML__DIM_PARAM = 2,
+  ML__SPARSE_VALUES = 1,
+  ML__SPARSE_INDICES = 2,
+  ML__SPARSE_DIMS = 3,
   ML__TENSOR_DIMS = 1,
   ML__TENSOR_DATA_TYPE = 2,
   ML__TENSOR_SEGMENT = 3,
@@ -102,6 +114,8 @@ typedef struct ml__onnx_source {
   ml_arena *scratch;     /* dies with the import */
   ml__onnx_file *files;
   size_t total;          /* bytes of the model and its external files */
+  size_t nodes, calls;   /* so far */
+  struct ml__function *functions; size_t n_functions, cap_functions;
 } ml__onnx_source;
 
 /* The only decoder of TensorProto. name: borrowed from the bytes; both may be NULL. Messages do not name the tensor (the caller
@@ -109,6 +123,10 @@ typedef struct ml__onnx_source {
 ml_status ml__onnx_tensor(ml__onnx_source *source, ml_pb_reader reader, ml_tensor **out, ml_error *err);
 /* Just the name field, for messages and look-ups before decoding. */
 ml_status ml__onnx_tensor_name(ml_pb_reader reader, const char **name, size_t *length, ml_error *err);
+/* SparseTensorProto to a dense tensor; its size counts against limits.max_bytes. */
+ml_status ml__onnx_sparse_tensor(ml__onnx_source *source, ml_pb_reader reader, ml_tensor **out, ml_error *err);
+/* Its TensorProto of values, which has the name. */
+ml_status ml__onnx_sparse_values(ml_pb_reader reader, ml_pb_reader *values, ml_error *err);
 /* Contents of a TensorProto; name may be NULL. */
 void ml__onnx_put_tensor(ml_pb_writer *writer, const ml_view *view, const char *name);
 /* ML_DTYPE_NONE and UNIMPLEMENTED with the type's name for element types we do not have. */

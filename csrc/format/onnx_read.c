@@ -2,16 +2,15 @@
  * Nothing in the file is believed: wire types are checked, a single message that comes twice is refused (merging is where readers
  * differ), counts are bounded by the bytes that hold them, names are UTF-8 without NUL, nodes must be in topological order (so
  * there are no cycles) and every name has one definition. The graph message is walked several times, once per kind of thing in
- * it; a walk only hops over lengths, so this is cheaper than keeping an index, and needs no memory. Functions, subgraphs and
- * sparse tensors are refused by name at one place each (refuse_functions, read_attr, scan_graph). */
+ * it; a walk only hops over lengths, so this is cheaper than keeping an index, and needs no memory. Subgraphs are read by the same
+ * code (onnx_import.h says how scopes work); functions are replaced by their bodies (onnx_function.c). */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "codec/json.h"
 #include "codec/utf8.h"
-#include "format/onnx_proto.h"
-#include "format/opset.h"
+#include "format/onnx_import.h"
 
 enum {
   ARENA_NODES = 64 /* nodes that share one scratch arena */,
@@ -19,19 +18,8 @@ enum {
 };
 #define FROZEN_KEY "mlserve.frozen"
 
-typedef struct importer {
-  ml__onnx_source *source;
-  ml_graph *graph;
-  ml_arena *arena; /* of the current nodes */
-  int64_t ir_version, onnx_version, ml_version;
-  bool has_onnx, has_ml;
-  ml_pb_reader model, body; /* whole model; its graph */
-  ml__upgrade upgrade;
-} importer;
-
 /* ---------------------------------------------------------------- fields ---- */
-/* A string of the file as a C string in arena; `what` names the field in messages. */
-static ml_status text(const ml_pb_field *f, ml_arena *arena, const char *what, const char **out, ml_error *err) {
+ml_status ml__onnx_text(const ml_pb_field *f, ml_arena *arena, const char *what, const char **out, ml_error *err) {
   size_t bad;
   ML_TRY(ml_pb_expect(f, ML_PB_BYTES, what, err));
   if (f->size > 0 && memchr(f->bytes, 0, f->size)) return ml_fail(err, ML_INVALID_ARGUMENT, "%s: NUL in a string", what);
@@ -40,9 +28,7 @@ static ml_status text(const ml_pb_field *f, ml_arena *arena, const char *what, c
   return *out ? ML_OK : ml_fail_memory(err, f->size, what);
 }
 
-/* A singular embedded message: may come once. */
-static ml_status message(const ml_pb_reader *parent, const ml_pb_field *f, bool *seen, const char *what, ml_pb_reader *out,
-                         ml_error *err) {
+ml_status ml__onnx_message(const ml_pb_reader *parent, const ml_pb_field *f, bool *seen, const char *what, ml_pb_reader *out, ml_error *err) {
   ML_TRY(ml_pb_expect(f, ML_PB_BYTES, what, err));
   if (*seen) return ml_fail(err, ML_INVALID_ARGUMENT, "%s is given twice", what);
   *seen = true;
@@ -56,7 +42,7 @@ static bool same(const ml_pb_field *f, const char *name) {
 }
 
 /* ---------------------------------------------------------------- model ---- */
-static ml_status read_opset(importer *im, ml_pb_reader reader, ml_error *err) {
+ml_status ml__onnx_read_opset(ml__importer *im, ml_pb_reader reader, ml_error *err) {
   ml_pb_field f, domain = {0};
   ml_status status;
   int64_t version = 0;
@@ -85,12 +71,12 @@ static ml_status read_opset(importer *im, ml_pb_reader reader, ml_error *err) {
   return ML_OK;
 }
 
-static ml_status read_property(importer *im, ml_pb_reader reader, ml_error *err) {
+static ml_status read_property(ml__importer *im, ml_pb_reader reader, ml_error *err) {
   ml_pb_field f, value = {0};
   ml_status status;
   const char *key = "";
   while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number == ML__ENTRY_KEY) ML_TRY(text(&f, im->source->scratch, "metadata key", &key, err));
+    if (f.number == ML__ENTRY_KEY) ML_TRY(ml__onnx_text(&f, im->source->scratch, "metadata key", &key, err));
     else if (f.number == ML__ENTRY_VALUE) {
       ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "metadata value", err));
       value = f;
@@ -118,29 +104,7 @@ static ml_status fail_list(ml_error *err, const char *what, const char *list, si
   return ml_fail(err, ML_UNIMPLEMENTED, "%s: %s%sand %zu more", what, list, *list ? ", … " : "", left_out);
 }
 
-static ml_status refuse_functions(importer *im, ml_error *err) {
-  char list[ML_ERROR_MAX - LISTED] = "";
-  size_t left_out = 0;
-  ml_pb_reader reader = im->model;
-  ml_pb_field f, inner;
-  ml_status status;
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number != ML__MODEL_FUNCTION) continue;
-    ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "ModelProto.functions", err));
-    ml_pb_reader function = ml_pb_reader_sub(&reader, &f);
-    const char *name = "", *domain = "";
-    while (ml_pb_next(&function, &inner, &status, err)) {
-      if (inner.number == ML__FUNCTION_NAME) ML_TRY(text(&inner, im->source->scratch, "function name", &name, err));
-      if (inner.number == ML__FUNCTION_DOMAIN) ML_TRY(text(&inner, im->source->scratch, "function domain", &domain, err));
-    }
-    if (status != ML_OK) return status;
-    list_add(list, sizeof list, &left_out, "%s (domain %s)", name, *domain ? domain : "ai.onnx");
-  }
-  if (status != ML_OK) return status;
-  return *list || left_out ? fail_list(err, "model functions are not supported", list, left_out) : ML_OK;
-}
-
-static ml_status read_model(importer *im, ml_error *err) {
+static ml_status read_model(ml__importer *im, ml_error *err) {
   ml_pb_reader reader = im->model;
   ml_pb_field f;
   ml_status status;
@@ -152,23 +116,27 @@ static ml_status read_model(importer *im, ml_error *err) {
         ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "ModelProto.ir_version", err));
         im->ir_version = (int64_t)f.integer;
         break;
-      case ML__MODEL_PRODUCER_NAME: ML_TRY(text(&f, g->arena, "ModelProto.producer_name", &g->producer_name, err)); break;
+      case ML__MODEL_PRODUCER_NAME: ML_TRY(ml__onnx_text(&f, g->arena, "ModelProto.producer_name", &g->producer_name, err)); break;
       case ML__MODEL_PRODUCER_VERSION:
-        ML_TRY(text(&f, g->arena, "ModelProto.producer_version", &g->producer_version, err));
+        ML_TRY(ml__onnx_text(&f, g->arena, "ModelProto.producer_version", &g->producer_version, err));
         break;
       case ML__MODEL_VERSION:
         ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "ModelProto.model_version", err));
         g->model_version = (int64_t)f.integer;
         break;
-      case ML__MODEL_DOC: ML_TRY(text(&f, g->arena, "ModelProto.doc_string", &g->doc, err)); break;
-      case ML__MODEL_GRAPH: ML_TRY(message(&reader, &f, &has_graph, "ModelProto.graph", &im->body, err)); break;
+      case ML__MODEL_DOC: ML_TRY(ml__onnx_text(&f, g->arena, "ModelProto.doc_string", &g->doc, err)); break;
+      case ML__MODEL_GRAPH: ML_TRY(ml__onnx_message(&reader, &f, &has_graph, "ModelProto.graph", &im->body, err)); break;
       case ML__MODEL_OPSET:
         ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "ModelProto.opset_import", err));
-        ML_TRY(read_opset(im, ml_pb_reader_sub(&reader, &f), err));
+        ML_TRY(ml__onnx_read_opset(im, ml_pb_reader_sub(&reader, &f), err));
         break;
       case ML__MODEL_METADATA:
         ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "ModelProto.metadata_props", err));
         ML_TRY(read_property(im, ml_pb_reader_sub(&reader, &f), err));
+        break;
+      case ML__MODEL_FUNCTION:
+        ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "ModelProto.functions", err));
+        ML_TRY(ml__onnx_read_function(im, ml_pb_reader_sub(&reader, &f), err));
         break;
       default: break;
     }
@@ -177,160 +145,141 @@ static ml_status read_model(importer *im, ml_error *err) {
   if (im->ir_version < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "no ir_version: not an ONNX model");
   if (!has_graph) return ml_fail(err, ML_INVALID_ARGUMENT, "the model has no graph");
   if (!im->has_onnx && im->ir_version < 3) im->has_onnx = true, im->onnx_version = 1; /* before versions were imported */
-  return refuse_functions(im, err);
+  return ML_OK;
 }
 
-/* ---------------------------------------------------------------- types ---- */
-typedef struct declared {
-  ml_dtype dtype;
-  int32_t rank; /* ML_UNKNOWN: no shape */
-  int64_t dims[ML_MAX_RANK];
-  const char *names[ML_MAX_RANK]; /* in the graph's arena */
-} declared;
-
-static ml_status read_dim(importer *im, ml_pb_reader reader, declared *type, ml_error *err) {
-  ml_pb_field f;
-  ml_status status;
-  if (type->rank == ML_MAX_RANK) return ml_fail(err, ML_INVALID_ARGUMENT, "rank over %d", ML_MAX_RANK);
-  int32_t d = type->rank++;
-  type->dims[d] = ML_UNKNOWN;
-  type->names[d] = NULL;
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number == ML__DIM_VALUE) {
-      ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "dim_value", err));
-      type->dims[d] = (int64_t)f.integer; /* -1 is written by some for "unknown" */
-      if (type->dims[d] < ML_UNKNOWN)
-        return ml_fail(err, ML_INVALID_ARGUMENT, "dimension %d is negative (%lld)", d, (long long)type->dims[d]);
-    } else if (f.number == ML__DIM_PARAM && f.size > 0) {
-      ML_TRY(text(&f, im->graph->arena, "dim_param", &type->names[d], err));
-    }
-  }
-  return status;
-}
-
-static ml_status read_tensor_type(importer *im, ml_pb_reader reader, declared *type, ml_error *err) {
-  ml_pb_field f;
-  ml_status status;
-  uint64_t element = 0;
-  bool has_shape = false;
-  ml_pb_reader shape = {0};
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number == ML__TENSOR_TYPE_ELEM) {
-      ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "elem_type", err));
-      element = f.integer;
-    } else if (f.number == ML__TENSOR_TYPE_SHAPE) {
-      ML_TRY(message(&reader, &f, &has_shape, "shape", &shape, err));
-    }
-  }
-  if (status != ML_OK) return status;
-  if (element != 0) ML_TRY(ml__onnx_dtype(element, &type->dtype, err));
-  if (!has_shape) return ML_OK;
-  type->rank = 0;
-  while (ml_pb_next(&shape, &f, &status, err)) {
-    if (f.number != ML__SHAPE_DIM) continue;
-    ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "dim", err));
-    ML_TRY(read_dim(im, ml_pb_reader_sub(&shape, &f), type, err));
-  }
-  return status;
-}
-
-static ml_status read_type(importer *im, ml_pb_reader reader, declared *type, ml_error *err) {
-  ml_pb_field f;
-  ml_status status;
-  bool seen = false;
-  ml_pb_reader tensor = {0};
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    const char *kind = NULL;
-    switch (f.number) {
-      case ML__TYPE_TENSOR: ML_TRY(message(&reader, &f, &seen, "tensor_type", &tensor, err)); break;
-      case ML__TYPE_SEQUENCE: kind = "sequence"; break;
-      case ML__TYPE_MAP: kind = "map"; break;
-      case ML__TYPE_OPAQUE: kind = "opaque"; break;
-      case ML__TYPE_SPARSE: kind = "sparse tensor"; break;
-      case ML__TYPE_OPTIONAL: kind = "optional"; break;
-      default: break;
-    }
-    if (kind) return ml_fail(err, ML_UNIMPLEMENTED, "%s types are not supported", kind);
-  }
-  if (status != ML_OK || !seen) return status;
-  return read_tensor_type(im, tensor, type, err);
-}
-
+/* ---------------------------------------------------------------- graph ---- */
 /* ValueInfoProto: name (in the scratch arena) and type. */
-static ml_status read_value_info(importer *im, ml_pb_reader reader, const char *what, const char **name, declared *type,
+static ml_status read_value_info(ml__importer *im, ml_pb_reader reader, const char *what, const char **name, ml__declared *type,
                                  ml_error *err) {
   ml_pb_field f;
   ml_status status;
   bool seen = false;
   ml_pb_reader inner = {0};
   *name = "";
-  *type = (declared){.rank = ML_UNKNOWN};
+  *type = (ml__declared){.rank = ML_UNKNOWN};
   while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number == ML__VALUE_NAME) ML_TRY(text(&f, im->arena, "ValueInfoProto.name", name, err));
-    else if (f.number == ML__VALUE_TYPE) ML_TRY(message(&reader, &f, &seen, "ValueInfoProto.type", &inner, err));
+    if (f.number == ML__VALUE_NAME) ML_TRY(ml__onnx_text(&f, im->arena, "ValueInfoProto.name", name, err));
+    else if (f.number == ML__VALUE_TYPE) ML_TRY(ml__onnx_message(&reader, &f, &seen, "ValueInfoProto.type", &inner, err));
   }
   if (status != ML_OK) return status;
   if (!**name) return ml_fail(err, ML_INVALID_ARGUMENT, "%s without a name", what);
-  if (seen && (status = read_type(im, inner, type, err)) != ML_OK) return ml_fail_in(err, status, "%s '%s'", what, *name);
+  if (seen && (status = ml__onnx_read_type(im, inner, type, err)) != ML_OK) return ml_fail_in(err, status, "%s '%s'", what, *name);
   return ML_OK;
 }
 
-/* ---------------------------------------------------------------- graph ---- */
-static ml_status recycle(importer *im, ml_error *err) {
+/* The value that `name` means here; false: there is none. NULL: an input that a call leaves out. Captures what a graph around this one has. */
+static ml_status find(ml__importer *im, const char *name, bool *found, ml_value **out, ml_error *err) {
+  *found = true;
+  if (im->local) {
+    for (size_t i = 0; i < im->call->n_inputs; i++) {
+      if (strcmp(im->call->inputs[i].name, name) != 0) continue;
+      *out = im->call->inputs[i].value;
+      return ML_OK;
+    }
+    ML_TRY(ml__onnx_local_name(im, name, &name, err));
+  }
+  if ((*out = ml_graph_find(im->graph, name))) return ML_OK;
+  *found = false;
+  if (!im->outer || im->local) return ML_OK;
+  ml_value *outer;
+  ML_TRY(find(im->outer, name, found, &outer, err));
+  if (!*found || !outer) return ML_OK;
+  ML_TRY(ml_grow(&im->captured, &im->cap_captured, im->n_captured + 1, sizeof *im->captured, "a subgraph", err));
+  ML_TRY(ml_graph_capture(im->graph, name, outer, out, err));
+  im->captured[im->n_captured++] = outer;
+  return ML_OK;
+}
+
+static ml_status recycle(ml__importer *im, ml_error *err) {
   ml_arena_free(im->arena);
   im->arena = ml_arena_new();
   im->upgrade.scratch = im->arena;
   return im->arena ? ML_OK : ml_fail_memory(err, 1, "an import");
 }
 
-static ml_status scan_graph(importer *im, ml_error *err) {
+static ml_status scan_graph(ml__importer *im, ml_error *err) {
   ml_pb_reader reader = im->body;
   ml_pb_field f;
   ml_status status;
-  size_t nodes = 0;
   while (ml_pb_next(&reader, &f, &status, err)) {
     switch (f.number) {
       case ML__GRAPH_NODE:
       case ML__GRAPH_INITIALIZER:
       case ML__GRAPH_INPUT:
       case ML__GRAPH_OUTPUT:
+      case ML__GRAPH_SPARSE_INITIALIZER:
       case ML__GRAPH_VALUE_INFO: ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "GraphProto", err)); break;
-      case ML__GRAPH_SPARSE_INITIALIZER: return ml_fail(err, ML_UNIMPLEMENTED, "sparse initialisers are not supported");
-      case ML__GRAPH_NAME: ML_TRY(text(&f, im->graph->arena, "GraphProto.name", &im->graph->name, err)); break;
+      case ML__GRAPH_NAME: ML_TRY(ml__onnx_text(&f, im->graph->arena, "GraphProto.name", &im->graph->name, err)); break;
       case ML__GRAPH_DOC:
-        if (!im->graph->doc) ML_TRY(text(&f, im->graph->arena, "GraphProto.doc_string", &im->graph->doc, err));
+        if (!im->graph->doc) ML_TRY(ml__onnx_text(&f, im->graph->arena, "GraphProto.doc_string", &im->graph->doc, err));
         break;
       default: break;
     }
-    if (f.number == ML__GRAPH_NODE && ++nodes > im->source->limits.max_nodes)
-      return ml_fail(err, ML_RESOURCE_EXHAUSTED, "more than %zu nodes", im->source->limits.max_nodes);
   }
   return status;
 }
 
-static ml_status read_initializer(importer *im, ml_pb_reader reader, ml_error *err) {
+typedef ml_status (*tensor_reader)(ml__onnx_source *source, ml_pb_reader reader, ml_tensor **out, ml_error *err);
+
+static ml_status add_initializer(ml__importer *im, ml_pb_reader reader, ml_pb_reader named, tensor_reader read, ml_error *err) {
   const char *at;
   size_t length;
-  ML_TRY(ml__onnx_tensor_name(reader, &at, &length, err));
+  ML_TRY(ml__onnx_tensor_name(named, &at, &length, err));
   ml_pb_field f = {.number = ML__TENSOR_NAME, .wire = ML_PB_BYTES, .bytes = (const uint8_t *)at, .size = length};
   const char *name;
-  ML_TRY(text(&f, im->arena, "initialiser name", &name, err));
+  ML_TRY(ml__onnx_text(&f, im->arena, "initialiser name", &name, err));
   if (!*name) return ml_fail(err, ML_INVALID_ARGUMENT, "initialiser without a name");
   if (ml_graph_find(im->graph, name)) return ml_fail(err, ML_INVALID_ARGUMENT, "initialiser '%s' is defined twice", name);
   ml_tensor *tensor;
-  ml_status status = ml__onnx_tensor(im->source, reader, &tensor, err);
+  ml_status status = read(im->source, reader, &tensor, err);
   if (status == ML_OK) {
-    bool trainable = (tensor->view.dtype == ML_FLOAT32 || tensor->view.dtype == ML_FLOAT64) && tensor->view.count > 0;
+    bool trainable = !im->outer && (tensor->view.dtype == ML_FLOAT32 || tensor->view.dtype == ML_FLOAT64) && tensor->view.count > 0;
     status = ml_graph_initializer(im->graph, name, tensor, trainable, NULL, err);
     ml_tensor_release(tensor);
   }
   return status == ML_OK ? ML_OK : ml_fail_in(err, status, "initialiser '%s'", name);
 }
 
-static ml_status read_input(importer *im, ml_pb_reader reader, ml_error *err) {
+static ml_status read_initializer(ml__importer *im, ml_pb_reader reader, ml_error *err) {
+  return add_initializer(im, reader, reader, ml__onnx_tensor, err);
+}
+
+/* It is named by its values. */
+static ml_status read_sparse_initializer(ml__importer *im, ml_pb_reader reader, ml_error *err) {
+  ml_pb_reader values;
+  ML_TRY(ml__onnx_sparse_values(reader, &values, err));
+  return add_initializer(im, reader, values, ml__onnx_sparse_tensor, err);
+}
+
+/* What a formal input of a subgraph is when the file does not say: Loop's iteration number and condition, else the element type of what the node
+ * is given for it. */
+static void hint(const ml__importer *im, ml__declared *type) {
+  size_t index = im->graph->n_inputs;
+  const ml__onnx_node *node = im->subgraph_of;
+  bool loop = strcmp(node->op, "Loop") == 0;
+  if (loop && index < 2) {
+    *type = (ml__declared){.dtype = index == 0 ? ML_INT64 : ML_BOOL};
+    return;
+  }
+  if (strcmp(node->op, "Scan") == 0 && node->version < 9) index++;
+  const ml_value *given = index < node->n_in ? node->in[index] : NULL;
+  if (!given) return;
+  uint32_t coded = given->type;
+  if (strcmp(node->op, "SequenceMap") == 0 && coded) coded = ml_type_inner(coded);
+  else if (!coded) coded = ml_type_tensor(given->dtype);
+  ml_view view = {.rank = ML_UNKNOWN};
+  ml_op_set_type(&view, coded);
+  type->dtype = view.dtype;
+  type->type = view.type;
+  type->rank = view.rank;
+}
+
+static ml_status read_input(ml__importer *im, ml_pb_reader reader, ml_error *err) {
   const char *name;
-  declared type;
+  ml__declared type;
   ML_TRY(read_value_info(im, reader, "input", &name, &type, err));
+  if (type.dtype == ML_DTYPE_NONE && im->subgraph_of) hint(im, &type);
   if (type.dtype == ML_DTYPE_NONE) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s' has no element type", name);
   ml_value *value = ml_graph_find(im->graph, name);
   if (value && value->init) { /* before IR 4 every initialiser was listed, later ones are defaults that callers rarely override */
@@ -339,13 +288,15 @@ static ml_status read_input(importer *im, ml_pb_reader reader, ml_error *err) {
                    ml_dtype_name(value->dtype));
   }
   if (value) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s' is defined twice", name);
-  ML_TRY(ml_graph_input(im->graph, name, type.dtype, type.dims, type.rank, &value, err));
+  ml_view like = {.dtype = type.dtype, .type = type.type, .rank = type.rank};
+  memcpy(like.dims, type.dims, sizeof like.dims);
+  ML_TRY(ml_graph_input_like(im->graph, name, &like, &value, err));
   for (int32_t d = 0; d < type.rank; d++) if (type.dims[d] == ML_UNKNOWN) value->dim_names[d] = type.names[d];
   return ML_OK;
 }
 
 /* Names of unknown dimensions, and a whole shape where inference found none. */
-static void adopt(ml_value *value, const declared *type) {
+static void adopt(ml_value *value, const ml__declared *type) {
   if (value->rank == ML_UNKNOWN && type->rank != ML_UNKNOWN) {
     value->rank = type->rank;
     memcpy(value->dims, type->dims, sizeof value->dims);
@@ -355,13 +306,21 @@ static void adopt(ml_value *value, const declared *type) {
     if (value->dims[d] == ML_UNKNOWN && !value->dim_names[d]) value->dim_names[d] = type->names[d];
 }
 
-static ml_status read_output(importer *im, ml_pb_reader reader, ml_error *err) {
+static ml_status read_output(ml__importer *im, ml_pb_reader reader, ml_error *err) {
   const char *name;
-  declared type;
+  ml__declared type;
   ML_TRY(read_value_info(im, reader, "output", &name, &type, err));
-  ml_value *value = ml_graph_find(im->graph, name);
-  if (!value) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is produced by no node", name);
-  if (value->is_output) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is listed twice", name);
+  ml_value *value;
+  bool found;
+  ML_TRY(find(im, name, &found, &value, err));
+  if (!found || !value) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is produced by no node", name);
+  if (value->is_output && !im->outer) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is listed twice", name);
+  if ((type.type || value->type) && type.dtype != ML_DTYPE_NONE && value->dtype != ML_DTYPE_NONE && !ml_type_fits(type.type, value->type)) {
+    char declared[96], is[96];
+    return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is declared %s, but is %s", name,
+                   ml_type_format(type.type ? type.type : ml_type_tensor(type.dtype), declared, sizeof declared),
+                   ml_type_format(value->type ? value->type : ml_type_tensor(value->dtype), is, sizeof is));
+  }
   if (type.dtype != ML_DTYPE_NONE && value->dtype != ML_DTYPE_NONE && type.dtype != value->dtype)
     return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is declared %s, but is %s", name, ml_dtype_name(type.dtype),
                    ml_dtype_name(value->dtype));
@@ -372,25 +331,23 @@ static ml_status read_output(importer *im, ml_pb_reader reader, ml_error *err) {
 
 /* ---------------------------------------------------------------- nodes ---- */
 typedef struct node_fields {
-  const char *op, *name, *domain;
+  const char *op, *name, *domain, *overload;
   size_t n_in, n_out, n_attrs;
 } node_fields;
 
-static ml_status scan_node(importer *im, ml_pb_reader reader, node_fields *out, ml_error *err) {
+static ml_status scan_node(ml__importer *im, ml_pb_reader reader, node_fields *out, ml_error *err) {
   ml_pb_field f;
   ml_status status;
-  *out = (node_fields){"", "", "", 0, 0, 0};
+  *out = (node_fields){"", "", "", "", 0, 0, 0};
   while (ml_pb_next(&reader, &f, &status, err)) {
     switch (f.number) {
-      case ML__NODE_OP_TYPE: ML_TRY(text(&f, im->arena, "NodeProto.op_type", &out->op, err)); break;
-      case ML__NODE_NAME: ML_TRY(text(&f, im->arena, "NodeProto.name", &out->name, err)); break;
-      case ML__NODE_DOMAIN: ML_TRY(text(&f, im->arena, "NodeProto.domain", &out->domain, err)); break;
+      case ML__NODE_OP_TYPE: ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.op_type", &out->op, err)); break;
+      case ML__NODE_NAME: ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.name", &out->name, err)); break;
+      case ML__NODE_DOMAIN: ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.domain", &out->domain, err)); break;
       case ML__NODE_INPUT: out->n_in++; break;
       case ML__NODE_OUTPUT: out->n_out++; break;
       case ML__NODE_ATTRIBUTE: out->n_attrs++; break;
-      case ML__NODE_OVERLOAD:
-        if (f.size > 0) return ml_fail(err, ML_UNIMPLEMENTED, "node '%s': function overloads are not supported", out->name);
-        break;
+      case ML__NODE_OVERLOAD: ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.overload", &out->overload, err)); break;
       default: break;
     }
   }
@@ -404,193 +361,102 @@ static const ml_op_def *find_op(const node_fields *node) {
 }
 
 /* Version of the node's operator set; 0: not imported. */
-static int64_t version_of(const importer *im, const char *domain) {
+static int64_t version_of(const ml__importer *im, const char *domain) {
   if (!*domain) return im->onnx_version;
   return strcmp(domain, "ai.onnx.ml") == 0 ? im->ml_version : 0;
 }
 
 /* All operators that we lack in one message: whoever converts a model wants to know the whole distance. */
-static ml_status refuse_unsupported(importer *im, ml_error *err) {
-  typedef struct seen { const char *op, *domain; struct seen *next; } seen;
-  seen *all = NULL;
-  char list[ML_ERROR_MAX - LISTED] = "";
-  size_t left_out = 0, index = 0, count = 0;
-  ml_pb_reader reader = im->body;
-  ml_pb_field f;
-  ml_status status;
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    if (f.number != ML__GRAPH_NODE) continue;
-    if (index++ % ARENA_NODES == 0) ML_TRY(recycle(im, err));
-    node_fields node;
-    ML_TRY(scan_node(im, ml_pb_reader_sub(&reader, &f), &node, err));
-    if (find_op(&node)) continue;
-    if (!*node.op) return ml_fail(err, ML_INVALID_ARGUMENT, "node %zu ('%s') has no op_type", index - 1, node.name);
-    seen *s = all;
-    while (s && (strcmp(s->op, node.op) != 0 || strcmp(s->domain, node.domain) != 0)) s = s->next;
-    if (s) continue;
-    s = ml_arena_alloc(im->source->scratch, sizeof *s);
-    if (!s || !(s->op = ml_arena_strndup(im->source->scratch, node.op, strlen(node.op))) ||
-        !(s->domain = ml_arena_strndup(im->source->scratch, node.domain, strlen(node.domain))))
-      return ml_fail_memory(err, sizeof *s, "an import");
-    s->next = all;
-    all = s;
-    if (++count > 1000)
-      return fail_list(err, "unsupported operators", list, left_out + 1); /* a hostile file; the list is long enough */
-    const char *domain = *node.domain ? node.domain : "ai.onnx";
-    int64_t version = version_of(im, node.domain);
-    char number[32] = "";
-    if (version > 0) snprintf(number, sizeof number, ", version %lld", (long long)version);
-    if (*node.name) list_add(list, sizeof list, &left_out, "%s (domain %s%s) at node '%s'", node.op, domain, number, node.name);
-    else list_add(list, sizeof list, &left_out, "%s (domain %s%s) at node %zu", node.op, domain, number, index - 1);
-  }
-  if (status != ML_OK) return status;
-  return all ? fail_list(err, "unsupported operators", list, left_out) : ML_OK;
-}
+typedef struct missing { const char *op, *domain; struct missing *next; } missing;
+typedef struct shortfall {
+  missing *all;
+  char list[ML_ERROR_MAX - LISTED];
+  size_t left_out, count;
+} shortfall;
 
-/* The type an attribute without one has (files of IR 1): that of the only field that is set. */
-static ml_attr_type attr_field_type(uint32_t number) {
-  switch (number) {
-    case ML__ATTR_F: return ML_ATTR_FLOAT;
-    case ML__ATTR_I: return ML_ATTR_INT;
-    case ML__ATTR_S: return ML_ATTR_STRING;
-    case ML__ATTR_T: return ML_ATTR_TENSOR;
-    case ML__ATTR_G: return ML_ATTR_GRAPH;
-    case ML__ATTR_FLOATS: return ML_ATTR_FLOATS;
-    case ML__ATTR_INTS: return ML_ATTR_INTS;
-    case ML__ATTR_STRINGS: return ML_ATTR_STRINGS;
-    case ML__ATTR_TENSORS: return ML_ATTR_TENSORS;
-    case ML__ATTR_GRAPHS: return ML_ATTR_GRAPHS;
-    default: return ML_ATTR_NONE;
-  }
-}
+enum { MISSING_MAX = 1000 }; /* of a hostile file; the list is long enough by then */
 
-typedef struct attr_scan {
-  const char *name;
-  uint64_t type;
-  ml_attr_type found; /* of the value field that is set */
-  bool two;           /* more than one kind of value */
-  size_t count;       /* elements of the list forms */
-  ml_pb_field value;  /* last value field, for the single forms */
-} attr_scan;
-
-static ml_status scan_attr(importer *im, ml_pb_reader reader, attr_scan *scan, ml_error *err) {
-  ml_pb_field f;
-  ml_status status;
-  *scan = (attr_scan){.name = ""};
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    size_t count = 1;
-    if (f.number == ML__ATTR_NAME) {
-      ML_TRY(text(&f, im->arena, "AttributeProto.name", &scan->name, err));
-    } else if (f.number == ML__ATTR_TYPE) {
-      ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "AttributeProto.type", err));
-      scan->type = f.integer;
-    } else if (f.number == ML__ATTR_REF && f.size > 0) {
-      return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' refers to a function's attribute outside a function", scan->name);
-    } else if (f.number == ML__ATTR_SPARSE_TENSOR || f.number == ML__ATTR_SPARSE_TENSORS) {
-      return ml_fail(err, ML_UNIMPLEMENTED, "attribute '%s': sparse tensors are not supported", scan->name);
-    } else if (f.number == ML__ATTR_TP || f.number == ML__ATTR_TYPE_PROTOS) {
-      return ml_fail(err, ML_UNIMPLEMENTED, "attribute '%s': types as attributes are not supported", scan->name);
-    }
-    ml_attr_type type = attr_field_type(f.number);
-    if (type == ML_ATTR_NONE) continue;
-    ml_pb_wire wire = type == ML_ATTR_FLOAT ? ML_PB_FIXED32 : type == ML_ATTR_INT ? ML_PB_VARINT : ML_PB_BYTES;
-    if (type == ML_ATTR_FLOATS) ML_TRY(ml_pb_packed_count(&f, ML_PB_FIXED32, &count, "AttributeProto.floats", err));
-    else if (type == ML_ATTR_INTS) ML_TRY(ml_pb_packed_count(&f, ML_PB_VARINT, &count, "AttributeProto.ints", err));
-    else ML_TRY(ml_pb_expect(&f, wire, "AttributeProto", err));
-    if (scan->found != ML_ATTR_NONE && scan->found != type) scan->two = true;
-    scan->found = type;
-    scan->value = f;
-    scan->count += count;
-  }
-  return status;
-}
-
-/* Tensors decoded for a node, released when the node has been made (the graph has its own references then). */
-typedef struct owned { ml_tensor **tensors; size_t n, capacity; } owned;
-
-static void release_owned(owned *o) {
-  for (size_t i = 0; i < o->n; i++) ml_tensor_release(o->tensors[i]);
-  ml_free(o->tensors);
-  *o = (owned){NULL, 0, 0};
-}
-
-static ml_status attr_tensor(importer *im, const ml_pb_reader *parent, const ml_pb_field *f, owned *o, ml_tensor **out,
-                             ml_error *err) {
-  ML_TRY(ml_grow(&o->tensors, &o->capacity, o->n + 1, sizeof(ml_tensor *), "an attribute", err));
-  ML_TRY(ml__onnx_tensor(im->source, ml_pb_reader_sub(parent, f), out, err));
-  o->tensors[o->n++] = *out;
+static ml_status note_missing(const ml__importer *im, const node_fields *node, size_t index, shortfall *s, ml_error *err) {
+  if (!*node->op) return ml_fail(err, ML_INVALID_ARGUMENT, "node %zu ('%s') has no op_type", index, node->name);
+  missing *m = s->all;
+  while (m && (strcmp(m->op, node->op) != 0 || strcmp(m->domain, node->domain) != 0)) m = m->next;
+  if (m) return ML_OK;
+  ml_arena *scratch = im->source->scratch;
+  m = ml_arena_alloc(scratch, sizeof *m);
+  if (!m || !(m->op = ml_arena_strndup(scratch, node->op, strlen(node->op))) || !(m->domain = ml_arena_strndup(scratch, node->domain, strlen(node->domain))))
+    return ml_fail_memory(err, sizeof *m, "an import");
+  m->next = s->all;
+  s->all = m;
+  if (++s->count > MISSING_MAX) return fail_list(err, "unsupported operators", s->list, s->left_out + 1);
+  const char *domain = *node->domain ? node->domain : "ai.onnx";
+  int64_t version = version_of(im, node->domain);
+  char number[32] = "";
+  if (version > 0) snprintf(number, sizeof number, ", version %lld", (long long)version);
+  if (*node->name) list_add(s->list, sizeof s->list, &s->left_out, "%s (domain %s%s) at node '%s'", node->op, domain, number, node->name);
+  else list_add(s->list, sizeof s->list, &s->left_out, "%s (domain %s%s) at node %zu", node->op, domain, number, index);
   return ML_OK;
 }
 
-static ml_status attr_list(importer *im, ml_pb_reader reader, const attr_scan *scan, ml_attr *attr, owned *o, ml_error *err) {
-  size_t element = attr->type == ML_ATTR_FLOATS ? sizeof(float) : attr->type == ML_ATTR_INTS ? sizeof(int64_t)
-                 : attr->type == ML_ATTR_STRINGS ? sizeof(ml_str) : sizeof(ml_tensor *);
-  size_t bytes, at = 0;
-  char *items = ml_mul_size(scan->count + 1, element, &bytes) ? ml_arena_alloc(im->arena, bytes) : NULL;
-  if (!items) return ml_fail_memory(err, scan->count, "an attribute");
-  ml_pb_field f;
+static ml_status look_at_nodes(ml__importer *im, ml_pb_reader reader, uint32_t field, shortfall *s, ml_error *err);
+
+static ml_status look_at_subgraphs(ml__importer *im, ml_pb_reader node, shortfall *s, ml_error *err) {
+  ml_pb_field f, inner;
   ml_status status;
-  while (ml_pb_next(&reader, &f, &status, err)) {
-    if (attr_field_type(f.number) != attr->type) continue;
-    size_t count = 1;
-    void *to = items + at * element;
-    if (attr->type == ML_ATTR_FLOATS) {
-      ML_TRY(ml_pb_packed_count(&f, ML_PB_FIXED32, &count, "AttributeProto.floats", err));
-      ML_TRY(ml_pb_packed_read(&f, ML_PB_FIXED32, to, "AttributeProto.floats", err));
-    } else if (attr->type == ML_ATTR_INTS) {
-      ML_TRY(ml_pb_packed_count(&f, ML_PB_VARINT, &count, "AttributeProto.ints", err));
-      ML_TRY(ml_pb_packed_read(&f, ML_PB_VARINT, to, "AttributeProto.ints", err));
-    } else if (attr->type == ML_ATTR_STRINGS) {
-      *(ml_str *)to = (ml_str){f.size ? (const char *)f.bytes : "", f.size};
-    } else {
-      ML_TRY(attr_tensor(im, &reader, &f, o, (ml_tensor **)to, err));
+  while (ml_pb_next(&node, &f, &status, err)) {
+    if (f.number != ML__NODE_ATTRIBUTE) continue;
+    ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "NodeProto.attribute", err));
+    ml_pb_reader attr = ml_pb_reader_sub(&node, &f);
+    while (ml_pb_next(&attr, &inner, &status, err)) {
+      if (inner.number != ML__ATTR_G) continue;
+      ML_TRY(ml_pb_expect(&inner, ML_PB_BYTES, "AttributeProto.g", err));
+      ML_TRY(look_at_nodes(im, ml_pb_reader_sub(&attr, &inner), ML__GRAPH_NODE, s, err));
     }
-    at += count;
+    ML_TRY(status);
   }
-  attr->count = at;
-  attr->as.floats = (const float *)(const void *)items; /* every list form is a pointer here */
-  if (attr->type == ML_ATTR_INTS) attr->as.ints = (const int64_t *)(const void *)items;
-  if (attr->type == ML_ATTR_STRINGS) attr->as.strings = (const ml_str *)(const void *)items;
-  if (attr->type == ML_ATTR_TENSORS) attr->as.tensors = (ml_tensor *const *)(const void *)items;
   return status;
 }
 
-static ml_status read_attr(importer *im, ml_pb_reader reader, ml_attr *attr, owned *o, ml_error *err) {
-  attr_scan scan;
-  ML_TRY(scan_attr(im, reader, &scan, err));
-  if (!*scan.name) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute without a name");
-  if (scan.two) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' has values of several types", scan.name);
-  if (scan.type > ML_ATTR_GRAPHS)
-    return ml_fail(err, ML_UNIMPLEMENTED, "attribute '%s' has type %llu, which is not supported", scan.name,
-                   (unsigned long long)scan.type);
-  ml_attr_type type = scan.type ? (ml_attr_type)scan.type : scan.found;
-  if (type == ML_ATTR_NONE) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' has no type and no value", scan.name);
-  if (type == ML_ATTR_GRAPH || type == ML_ATTR_GRAPHS)
-    return ml_fail(err, ML_UNIMPLEMENTED, "attribute '%s': subgraphs are not supported", scan.name);
-  if (scan.found != ML_ATTR_NONE && scan.found != type)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' has a value of another type", scan.name);
-  *attr = (ml_attr){.name = scan.name, .type = type, .count = 1};
-  switch (type) { /* a single value that is its type's zero may be left out */
-    case ML_ATTR_FLOAT: attr->as.f = scan.found ? ml_pb_float(&scan.value) : 0.0f; return ML_OK;
-    case ML_ATTR_INT: attr->as.i = scan.found ? (int64_t)scan.value.integer : 0; return ML_OK;
-    case ML_ATTR_STRING:
-      attr->as.s = (ml_str){scan.value.size ? (const char *)scan.value.bytes : "", scan.value.size};
-      return ML_OK;
-    case ML_ATTR_TENSOR: {
-      if (!scan.found) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' has no tensor", scan.name);
-      if (scan.count > 1) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' has two tensors", scan.name);
-      ml_status status = attr_tensor(im, &reader, &scan.value, o, &attr->as.tensor, err);
-      return status == ML_OK ? ML_OK : ml_fail_in(err, status, "attribute '%s'", scan.name);
-    }
-    default: {
-      ml_status status = attr_list(im, reader, &scan, attr, o, err);
-      return status == ML_OK ? ML_OK : ml_fail_in(err, status, "attribute '%s'", scan.name);
-    }
+static ml_status look_at_function(ml__importer *im, ml__function *function, shortfall *s, ml_error *err) {
+  if (function->checked) return ML_OK;
+  function->checked = true;
+  ml__importer body = *im;
+  body.arena = NULL;
+  ml_status status = ml__onnx_function_opsets(&body, function, err);
+  if (status == ML_OK) status = look_at_nodes(&body, function->body, ML__FUNCTION_NODE, s, err);
+  ml_arena_free(body.arena);
+  return status;
+}
+
+static ml_status look_at_nodes(ml__importer *im, ml_pb_reader reader, uint32_t field, shortfall *s, ml_error *err) {
+  ml_pb_field f;
+  ml_status status;
+  size_t index = 0;
+  if (++im->depth > im->source->limits.max_depth)
+    return ml_fail(err, ML_RESOURCE_EXHAUSTED, "calls and subgraphs nest deeper than %zu", im->source->limits.max_depth);
+  while (ml_pb_next(&reader, &f, &status, err)) {
+    if (f.number != field) continue;
+    ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "NodeProto", err));
+    if (index++ % ARENA_NODES == 0) ML_TRY(recycle(im, err));
+    ml_pb_reader node_reader = ml_pb_reader_sub(&reader, &f);
+    node_fields node;
+    ML_TRY(scan_node(im, node_reader, &node, err));
+    ml__function *function = ml__onnx_find_function(im, node.domain, node.op, node.overload);
+    if (function) ML_TRY(look_at_function(im, function, s, err));
+    else if (!find_op(&node)) ML_TRY(note_missing(im, &node, index - 1, s, err));
+    ML_TRY(look_at_subgraphs(im, node_reader, s, err)); /* after this the node's texts may be gone */
   }
+  im->depth--;
+  return status;
+}
+
+static ml_status refuse_unsupported(ml__importer *im, ml_error *err) {
+  shortfall s = {0};
+  ML_TRY(look_at_nodes(im, im->body, ML__GRAPH_NODE, &s, err));
+  return s.all ? fail_list(err, "unsupported operators", s.list, s.left_out) : ML_OK;
 }
 
 /* The file's name wins over one that the import made up. */
-static ml_status give_way(importer *im, const char *name, ml_error *err) {
+static ml_status give_way(ml__importer *im, const char *name, ml_error *err) {
   ml_value *value = ml_graph_find(im->graph, name);
   if (!value) return ML_OK;
   for (size_t i = 0; i < im->upgrade.n_made; i++) {
@@ -604,37 +470,46 @@ static ml_status give_way(importer *im, const char *name, ml_error *err) {
   return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is defined twice", name);
 }
 
-static ml_status read_node_fields(importer *im, ml_pb_reader reader, ml__onnx_node *node, owned *o, ml_error *err) {
+/* What a name that the file defines is called in the graph. */
+ml_status ml__onnx_local_name(const ml__importer *im, const char *name, const char **out, ml_error *err) {
+  *out = name;
+  if (!im->local || !*name) return ML_OK;
+  for (size_t i = 0; i < im->call->n_outputs; i++) {
+    const ml__binding *b = &im->call->outputs[i];
+    if (strcmp(b->name, name) != 0 || !*b->as) continue;
+    *out = b->as;
+    return ML_OK;
+  }
+  *out = ml_arena_printf(im->arena, "%s/%s", im->call->prefix, name);
+  return *out ? ML_OK : ml_fail_memory(err, strlen(name), "a name");
+}
+
+static ml_status read_edges(ml__importer *im, ml_pb_reader reader, ml__onnx_node *node, ml_error *err) {
   ml_pb_field f;
   ml_status status;
   while (ml_pb_next(&reader, &f, &status, err)) {
     const char *name;
     if (f.number == ML__NODE_INPUT) {
-      ML_TRY(text(&f, im->arena, "NodeProto.input", &name, err));
-      ml_value *value = ml_graph_find(im->graph, name);
-      if (*name && !value)
+      ml_value *value = NULL;
+      bool found = true;
+      ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.input", &name, err));
+      if (*name) ML_TRY(find(im, name, &found, &value, err));
+      if (!found)
         return ml_fail(err, ML_INVALID_ARGUMENT,
                        "input '%s' is neither a graph input, an initialiser nor an output of an earlier node", name);
-      node->in[node->n_in++] = *name ? value : NULL;
+      node->in[node->n_in++] = value;
     } else if (f.number == ML__NODE_OUTPUT) {
-      ML_TRY(text(&f, im->arena, "NodeProto.output", &name, err));
+      ML_TRY(ml__onnx_text(&f, im->arena, "NodeProto.output", &name, err));
+      ML_TRY(ml__onnx_local_name(im, name, &name, err));
       if (*name) ML_TRY(give_way(im, name, err));
       node->out[node->n_out++] = name;
-    } else if (f.number == ML__NODE_ATTRIBUTE) {
-      ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "NodeProto.attribute", err));
-      ml_attr *attr = &node->attrs[node->n_attrs];
-      ML_TRY(read_attr(im, ml_pb_reader_sub(&reader, &f), attr, o, err));
-      for (size_t i = 0; i < node->n_attrs; i++)
-        if (strcmp(node->attrs[i].name, attr->name) == 0)
-          return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' is given twice", attr->name);
-      node->n_attrs++;
     }
   }
   return status;
 }
 
 /* The node in its canonical form, then what an upgrade put behind it. */
-static ml_status make_node(importer *im, const ml_op_def *op, const ml__onnx_node *n, ml_error *err) {
+static ml_status make_node(ml__importer *im, const ml_op_def *op, const ml__onnx_node *n, ml_error *err) {
   ml_graph *g = im->graph;
   ml_value **out = ml_arena_alloc(im->arena, (n->n_out + 1) * sizeof *out);
   if (!out) return ml_fail_memory(err, n->n_out * sizeof *out, "a node");
@@ -651,19 +526,22 @@ static ml_status make_node(importer *im, const ml_op_def *op, const ml__onnx_nod
   return ML_OK;
 }
 
-static ml_status read_node(importer *im, ml_pb_reader reader, size_t index, ml_error *err) {
+static ml_status read_node(ml__importer *im, ml_pb_reader reader, size_t index, ml_error *err) {
   node_fields fields;
   ML_TRY(scan_node(im, reader, &fields, err));
-  const ml_op_def *op = find_op(&fields);
+  const ml__function *function = ml__onnx_find_function(im, fields.domain, fields.op, fields.overload);
+  const ml_op_def *op = function ? NULL : find_op(&fields);
   char place[320];
   if (*fields.name) snprintf(place, sizeof place, "%s '%s'", fields.op, fields.name);
   else snprintf(place, sizeof place, "%s (node %zu)", fields.op, index);
+  if (++im->source->nodes > im->source->limits.max_nodes)
+    return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%s: more than %zu nodes", place, im->source->limits.max_nodes);
   int64_t version = version_of(im, fields.domain);
-  if (version == 0)
+  if (!function && version == 0)
     return ml_fail(err, ML_INVALID_ARGUMENT, "%s: operator set %s is not imported", place,
                    *fields.domain ? fields.domain : "ai.onnx");
   int32_t first = ml__opset_introduced(fields.domain, fields.op);
-  if (version < first)
+  if (!function && version < first)
     return ml_fail(err, ML_INVALID_ARGUMENT, "%s: the operator exists since version %d, the model imports %lld", place, first,
                    (long long)version);
   ml__onnx_node node = {.domain = fields.domain, .op = fields.op, .name = fields.name, .version = version};
@@ -671,19 +549,25 @@ static ml_status read_node(importer *im, ml_pb_reader reader, size_t index, ml_e
   node.in = ml_arena_alloc(im->arena, (fields.n_in + ML__OPSET_ROOM) * sizeof *node.in);
   node.out = ml_arena_alloc(im->arena, (fields.n_out + 1) * sizeof *node.out);
   if (!node.attrs || !node.in || !node.out) return ml_fail_memory(err, 1, place);
-  owned o = {NULL, 0, 0};
-  ml_status status = read_node_fields(im, reader, &node, &o, err);
-  if (status == ML_OK) status = ml__opset_upgrade(&im->upgrade, &node, err);
+  ml__owned owned = {0};
+  ml_status status = read_edges(im, reader, &node, err);
+  if (status == ML_OK) status = ml__onnx_read_attrs(im, reader, &node, &owned, err);
+  if (status == ML_OK && !function) {
+    status = ml__opset_upgrade(&im->upgrade, &node, err);
+    owned.n_graphs = 0; /* an upgrade may have put a graph around a graph */
+    for (size_t i = 0; i < node.n_attrs; i++) if (node.attrs[i].type == ML_ATTR_GRAPH) owned.graphs[owned.n_graphs++] = node.attrs[i].as.graph;
+  }
   if (status != ML_OK) status = ml_fail_in(err, status, "%s", place);
-  else status = make_node(im, op, &node, err);
-  release_owned(&o);
+  else status = function ? ml__onnx_call(im, function, &node, place, err) : make_node(im, op, &node, err);
+  if (status == ML_OK) owned.n_graphs = 0; /* the node's now */
+  ml__onnx_release_owned(&owned);
   return status;
 }
 
 /* ---------------------------------------------------------------- all ---- */
-typedef ml_status (*reader_of)(importer *im, ml_pb_reader reader, ml_error *err);
+typedef ml_status (*reader_of)(ml__importer *im, ml_pb_reader reader, ml_error *err);
 
-static ml_status for_each(importer *im, uint32_t number, reader_of read, ml_error *err) {
+static ml_status for_each(ml__importer *im, uint32_t number, reader_of read, ml_error *err) {
   ml_pb_reader reader = im->body;
   ml_pb_field f;
   ml_status status;
@@ -691,26 +575,38 @@ static ml_status for_each(importer *im, uint32_t number, reader_of read, ml_erro
   while (ml_pb_next(&reader, &f, &status, err)) {
     if (f.number != number) continue;
     if (n++ % ARENA_NODES == 0) ML_TRY(recycle(im, err));
-    if (read) ML_TRY(read(im, ml_pb_reader_sub(&reader, &f), err));
-    else ML_TRY(read_node(im, ml_pb_reader_sub(&reader, &f), n - 1, err));
+    ML_TRY(read(im, ml_pb_reader_sub(&reader, &f), err));
   }
   return status;
 }
 
-static ml_status read_intermediate(importer *im, ml_pb_reader reader, ml_error *err) {
+ml_status ml__onnx_read_nodes(ml__importer *im, uint32_t field, ml_error *err) {
+  ml_pb_reader reader = im->body;
+  ml_pb_field f;
+  ml_status status;
+  size_t n = 0;
+  while (ml_pb_next(&reader, &f, &status, err)) {
+    if (f.number != field) continue;
+    if (n++ % ARENA_NODES == 0) ML_TRY(recycle(im, err));
+    ML_TRY(read_node(im, ml_pb_reader_sub(&reader, &f), n - 1, err));
+  }
+  return status;
+}
+
+static ml_status read_intermediate(ml__importer *im, ml_pb_reader reader, ml_error *err) {
   const char *name;
-  declared type;
+  ml__declared type;
   ml_error ignored;
   if (read_value_info(im, reader, "value_info", &name, &type, &ignored) == ML_RESOURCE_EXHAUSTED)
     return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%s", ignored.message);
-  if (type.dtype == ML_DTYPE_NONE) return ML_OK; /* of a type that no value here has, or malformed: it is only a hint */
+  if (type.dtype == ML_DTYPE_NONE || type.type) return ML_OK; /* of no use, or malformed: it is only a hint */
   ml_value *value = ml_graph_find(im->graph, name);
   if (value && value->producer && value->dtype == type.dtype && value->rank == type.rank) adopt(value, &type);
   return ML_OK;
 }
 
 /* Parameters are all float initialisers but those the metadata freezes and those that are settings or statistics. */
-static ml_status freeze(importer *im, ml_error *err) {
+static ml_status freeze(ml__importer *im, ml_error *err) {
   ml_graph *g = im->graph;
   for (size_t i = 0; i < g->n_nodes; i++) {
     const ml_node *node = g->nodes[i];
@@ -745,17 +641,59 @@ static ml_status freeze(importer *im, ml_error *err) {
   return ML_OK;
 }
 
-static ml_status import(importer *im, ml_error *err) {
+static ml_status read_graph(ml__importer *im, ml_error *err) {
   ML_TRY(recycle(im, err));
-  ML_TRY(read_model(im, err));
   ML_TRY(scan_graph(im, err));
-  ML_TRY(refuse_unsupported(im, err));
   ML_TRY(for_each(im, ML__GRAPH_INITIALIZER, read_initializer, err));
+  ML_TRY(for_each(im, ML__GRAPH_SPARSE_INITIALIZER, read_sparse_initializer, err));
   ML_TRY(for_each(im, ML__GRAPH_INPUT, read_input, err));
-  ML_TRY(for_each(im, ML__GRAPH_NODE, NULL, err));
+  ML_TRY(ml__onnx_read_nodes(im, ML__GRAPH_NODE, err));
   ML_TRY(for_each(im, ML__GRAPH_VALUE_INFO, read_intermediate, err));
   ML_TRY(for_each(im, ML__GRAPH_OUTPUT, read_output, err));
-  if (im->graph->n_outputs == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "the graph has no outputs");
+  return im->graph->n_outputs > 0 ? ML_OK : ml_fail(err, ML_INVALID_ARGUMENT, "the graph has no outputs");
+}
+
+/* The node's inputs with what the subgraph captured behind them. */
+static ml_status append_captures(ml__importer *im, const ml__importer *inner, ml__onnx_node *node, ml_error *err) {
+  if (inner->n_captured == 0) return ML_OK;
+  ml_value **in = ml_arena_alloc(im->arena, (node->n_in + inner->n_captured + ML__OPSET_ROOM) * sizeof *in);
+  if (!in) return ml_fail_memory(err, inner->n_captured * sizeof *in, "a subgraph");
+  if (node->n_in) memcpy(in, node->in, node->n_in * sizeof *in);
+  memcpy(in + node->n_in, inner->captured, inner->n_captured * sizeof *in);
+  node->in = in;
+  node->n_in += inner->n_captured;
+  return ML_OK;
+}
+
+ml_status ml__onnx_read_subgraph(ml__importer *im, ml_pb_reader reader, ml__onnx_node *node, ml_graph **out, ml_error *err) {
+  if (im->depth >= im->source->limits.max_depth)
+    return ml_fail(err, ML_RESOURCE_EXHAUSTED, "calls and subgraphs nest deeper than %zu", im->source->limits.max_depth);
+  ml__importer inner = *im;
+  inner.outer = im;
+  inner.local = false;
+  inner.subgraph_of = node;
+  inner.depth++;
+  inner.body = reader;
+  inner.arena = NULL;
+  inner.captured = NULL;
+  inner.n_captured = inner.cap_captured = 0;
+  ML_TRY(ml_graph_new(NULL, &inner.graph, err));
+  inner.upgrade = (ml__upgrade){.graph = inner.graph};
+  ml_status status = read_graph(&inner, err);
+  if (status == ML_OK) status = append_captures(im, &inner, node, err);
+  ml_arena_free(inner.arena);
+  ml_free(inner.upgrade.made);
+  ml_free(inner.captured);
+  if (status == ML_OK) *out = inner.graph;
+  else ml_graph_free(inner.graph);
+  return status;
+}
+
+static ml_status import(ml__importer *im, ml_error *err) {
+  ML_TRY(recycle(im, err));
+  ML_TRY(read_model(im, err));
+  ML_TRY(refuse_unsupported(im, err));
+  ML_TRY(read_graph(im, err));
   ml_status status = freeze(im, err);
   return status == ML_OK ? ML_OK : ml_fail_in(err, status, "metadata '" FROZEN_KEY "'");
 }
@@ -765,12 +703,13 @@ static ml_status read_source(ml__onnx_source *source, const ml_onnx_limits *limi
   if (limits) source->limits = *limits;
   if (source->limits.max_bytes == 0) source->limits.max_bytes = (size_t)8 << 30;
   if (source->limits.max_nodes == 0) source->limits.max_nodes = 1000000;
+  if (source->limits.max_depth == 0) source->limits.max_depth = 64;
   if (source->size == 0) return ml_fail(err, ML_DATA_LOSS, "the file is empty");
   if (source->size > source->limits.max_bytes || source->size > INT32_MAX) /* protobuf's own limit */
     return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%zu bytes are over the limit of %zu", source->size,
                    source->limits.max_bytes < INT32_MAX ? source->limits.max_bytes : (size_t)INT32_MAX);
   source->total = source->size;
-  importer im = {.source = source};
+  ml__importer im = {.source = source};
   source->scratch = ml_arena_new();
   ml_status status = source->scratch ? ml_graph_new(NULL, &im.graph, err) : ml_fail_memory(err, 1, "an import");
   if (status == ML_OK) {
@@ -780,6 +719,7 @@ static ml_status read_source(ml__onnx_source *source, const ml_onnx_limits *limi
   }
   ml_arena_free(im.arena);
   ml_free(im.upgrade.made);
+  ml_free(source->functions);
   ml__onnx_external_close(source);
   ml_arena_free(source->scratch);
   if (status == ML_OK) *out = im.graph;

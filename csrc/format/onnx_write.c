@@ -1,21 +1,24 @@
 /* Graph to ModelProto.
  * IR 8 and operator set 17 are what nearly every runtime reads, so that is what is written; the lowest higher version is taken
  * when a node cannot be said in 17, and then all nodes take that version's form. The same graph gives the same bytes: nodes in
- * order, initialisers by value number, nothing about time or place. */
+ * order, initialisers by value number, nothing about time or place.
+ * A subgraph is written by an exporter of its own inside that of the graph around it: what it captures goes by the name it has out there, and a name
+ * of its own that means something out there gets another (ONNX forbids shadowing). */
 #include <string.h>
 
 #include "base/file.h"
 #include "codec/json.h"
-#include "format/onnx_proto.h"
-#include "format/opset.h"
+#include "format/onnx_import.h"
 
 enum { IR_VERSION = 8, TARGET = 17, TARGET_ML = 3 };
 #define FROZEN_KEY "mlserve.frozen"
 
 typedef struct exporter {
   const ml_graph *graph;
+  struct exporter *outer;  /* of a subgraph */
+  const char **names;      /* by value id; NULL: the graph's own */
   ml_arena *scratch;
-  ml_pb_writer out;
+  ml_pb_writer *out;
   uint32_t *uses;          /* by value id, as written */
   int32_t onnx, ml;        /* versions; ml 0: not needed */
   struct extra { const char *name; ml_tensor *tensor; } *extras; /* constants that a downgrade added */
@@ -32,11 +35,11 @@ static ml_status refuse(const ml_node *node, ml_error *err) {
   return ML_OK;
 }
 
-static ml_status choose_versions(exporter *ex, ml_error *err) {
-  const ml_graph *g = ex->graph;
-  ex->onnx = TARGET;
+static ml_status choose_versions(exporter *ex, const ml_graph *g, ml_error *err) {
   for (size_t i = 0; i < g->n_nodes; i++) {
+    const ml_attrs *attrs = &g->nodes[i]->attrs;
     ML_TRY(refuse(g->nodes[i], err));
+    for (size_t k = 0; k < attrs->count; k++) if (attrs->items[k].type == ML_ATTR_GRAPH) ML_TRY(choose_versions(ex, attrs->items[k].as.graph, err));
     if (strcmp(g->nodes[i]->op->domain, "ai.onnx.ml") == 0) ex->ml = ml__opset_needed(g->nodes[i], ex->ml ? ex->ml : TARGET_ML);
     else ex->onnx = ml__opset_needed(g->nodes[i], ex->onnx);
   }
@@ -44,7 +47,13 @@ static ml_status choose_versions(exporter *ex, ml_error *err) {
 }
 
 /* ---------------------------------------------------------------- nodes ---- */
-static void put_attr(ml_pb_writer *w, const ml_attr *a) {
+static const char *name_of(const exporter *ex, const ml_value *v) { return ex->names ? ex->names[v->id] : v->name; }
+
+static ml_status put_subgraph(exporter *ex, const ml_graph *graph, ml_value *const *captured, ml_error *err);
+
+/* captured: the node's inputs that belong to this attribute, when it is a graph */
+static ml_status put_attr(exporter *ex, const ml_attr *a, ml_value *const *captured, ml_error *err) {
+  ml_pb_writer *w = ex->out;
   size_t mark = ml_pb_open(w, ML__NODE_ATTRIBUTE), inner;
   ml_pb_put_string(w, ML__ATTR_NAME, a->name);
   switch (a->type) {
@@ -69,10 +78,21 @@ static void put_attr(ml_pb_writer *w, const ml_attr *a) {
         ml_pb_close(w, inner);
       }
       break;
+    case ML_ATTR_GRAPH:
+      inner = ml_pb_open(w, ML__ATTR_G);
+      ML_TRY(put_subgraph(ex, a->as.graph, captured, err));
+      ml_pb_close(w, inner);
+      break;
+    case ML_ATTR_TYPE:
+      inner = ml_pb_open(w, ML__ATTR_TP);
+      ml__onnx_put_coded_type(w, (uint32_t)a->as.i);
+      ml_pb_close(w, inner);
+      break;
     default: break;
   }
   ml_pb_put_varint(w, ML__ATTR_TYPE, (uint64_t)a->type);
   ml_pb_close(w, mark);
+  return ML_OK;
 }
 
 /* Unlike ml_pb_put_string, an empty name too. */
@@ -84,7 +104,8 @@ static ml_status keep_extra(exporter *ex, const ml__draft *draft, const char **n
   for (uint32_t k = 0;; k++) {
     *name = ml_arena_printf(ex->scratch, "%s_%zu_%u", draft->node->name, draft->extra_input, k);
     if (!*name) return ml_fail_memory(err, 1, "a name");
-    bool taken = ml_graph_find(ex->graph, *name) != NULL;
+    bool taken = false;
+    for (const exporter *e = ex; e && !taken; e = e->outer) taken = ml_graph_find(e->graph, *name) != NULL;
     for (size_t i = 0; i < ex->n_extras && !taken; i++) taken = strcmp(ex->extras[i].name, *name) == 0;
     if (!taken) break;
   }
@@ -93,25 +114,32 @@ static ml_status keep_extra(exporter *ex, const ml__draft *draft, const char **n
 }
 
 static ml_status put_draft(exporter *ex, const ml__draft *d, ml_error *err) {
-  ml_pb_writer *w = &ex->out;
+  ml_pb_writer *w = ex->out;
   const ml_node *node = d->node;
   const char *extra = NULL;
   if (d->extra) ML_TRY(keep_extra(ex, d, &extra, err));
-  size_t n_in = d->n_in, n_out = (size_t)node->n_out;
+  size_t n_in = d->n_in, n_out = (size_t)node->n_out, captures = 0;
+  for (size_t i = 0; i < d->n_attrs; i++) if (d->attrs[i].type == ML_ATTR_GRAPH) captures += d->attrs[i].as.graph->n_captures;
+  ml_value **captured = d->in + d->n_in - captures;
+  for (size_t i = 0; i < captures; i++) ex->uses[captured[i]->id]++;
+  n_in -= captures;
   if (extra && n_in <= d->extra_input) n_in = d->extra_input + 1;
-  while (n_in > 0 && !(extra && n_in - 1 == d->extra_input) && !(n_in - 1 < d->n_in && d->in[n_in - 1]))
+  while (n_in > 0 && !(extra && n_in - 1 == d->extra_input) && !(n_in - 1 < d->n_in - captures && d->in[n_in - 1]))
     n_in--; /* inputs left out at the end */
   while (n_out > 1 && !node->out[n_out - 1]) n_out--;
   size_t mark = ml_pb_open(w, ML__GRAPH_NODE);
   for (size_t i = 0; i < n_in; i++) {
-    const ml_value *v = i < d->n_in ? d->in[i] : NULL;
-    put_name(w, ML__NODE_INPUT, extra && i == d->extra_input ? extra : v ? v->name : "");
+    const ml_value *v = i < d->n_in - captures ? d->in[i] : NULL;
+    put_name(w, ML__NODE_INPUT, extra && i == d->extra_input ? extra : v ? name_of(ex, v) : "");
     if (v) ex->uses[v->id]++;
   }
-  for (size_t i = 0; i < n_out; i++) put_name(w, ML__NODE_OUTPUT, node->out[i] ? node->out[i]->name : "");
+  for (size_t i = 0; i < n_out; i++) put_name(w, ML__NODE_OUTPUT, node->out[i] ? name_of(ex, node->out[i]) : "");
   ml_pb_put_string(w, ML__NODE_NAME, node->name);
   ml_pb_put_string(w, ML__NODE_OP_TYPE, node->op->name);
-  for (size_t i = 0; i < d->n_attrs; i++) put_attr(w, &d->attrs[i]);
+  for (size_t i = 0; i < d->n_attrs; i++) {
+    ML_TRY(put_attr(ex, &d->attrs[i], captured, err));
+    if (d->attrs[i].type == ML_ATTR_GRAPH) captured += d->attrs[i].as.graph->n_captures;
+  }
   ml_pb_put_string(w, ML__NODE_DOMAIN, node->op->domain);
   ml_pb_close(w, mark);
   return ML_OK;
@@ -137,23 +165,13 @@ static ml_status put_node(exporter *ex, const ml_node *node, ml_error *err) {
 }
 
 /* ---------------------------------------------------------------- the rest ---- */
-static ml_status put_value_info(ml_pb_writer *w, uint32_t number, const ml_value *v, ml_error *err) {
+static ml_status put_value_info(const exporter *ex, uint32_t number, const ml_value *v, ml_error *err) {
+  ml_pb_writer *w = ex->out;
   if (v->dtype == ML_DTYPE_NONE) return ml_fail(err, ML_INVALID_ARGUMENT, "value '%s' has no element type", v->name);
   size_t info = ml_pb_open(w, number);
-  put_name(w, ML__VALUE_NAME, v->name);
-  size_t type = ml_pb_open(w, ML__VALUE_TYPE), tensor = ml_pb_open(w, ML__TYPE_TENSOR);
-  ml_pb_put_varint(w, ML__TENSOR_TYPE_ELEM, (uint64_t)v->dtype);
-  if (v->rank != ML_UNKNOWN) {
-    size_t shape = ml_pb_open(w, ML__TENSOR_TYPE_SHAPE);
-    for (int32_t d = 0; d < v->rank; d++) {
-      size_t dim = ml_pb_open(w, ML__SHAPE_DIM);
-      if (v->dims[d] != ML_UNKNOWN) ml_pb_put_varint(w, ML__DIM_VALUE, (uint64_t)v->dims[d]);
-      else ml_pb_put_string(w, ML__DIM_PARAM, v->dim_names[d]);
-      ml_pb_close(w, dim);
-    }
-    ml_pb_close(w, shape);
-  }
-  ml_pb_close(w, tensor);
+  put_name(w, ML__VALUE_NAME, name_of(ex, v));
+  size_t type = ml_pb_open(w, ML__VALUE_TYPE);
+  ml__onnx_put_type(w, v);
   ml_pb_close(w, type);
   ml_pb_close(w, info);
   return ML_OK;
@@ -169,17 +187,50 @@ static bool is_written(const exporter *ex, const ml_value *v) { return v->init &
 
 static ml_status put_graph(exporter *ex, ml_error *err) {
   const ml_graph *g = ex->graph;
-  ml_pb_writer *w = &ex->out;
-  size_t mark = ml_pb_open(w, ML__MODEL_GRAPH);
+  ml_pb_writer *w = ex->out;
   for (size_t i = 0; i < g->n_nodes; i++) ML_TRY(put_node(ex, g->nodes[i], err));
   ml_pb_put_string(w, ML__GRAPH_NAME, g->name && *g->name ? g->name : "model");
   for (size_t i = 0; i < g->n_values; i++)
-    if (is_written(ex, g->values[i])) put_initializer(w, g->values[i]->name, &g->values[i]->init->view);
+    if (is_written(ex, g->values[i])) put_initializer(w, name_of(ex, g->values[i]), &g->values[i]->init->view);
   for (size_t i = 0; i < ex->n_extras; i++) put_initializer(w, ex->extras[i].name, &ex->extras[i].tensor->view);
-  for (size_t i = 0; i < g->n_inputs; i++) ML_TRY(put_value_info(w, ML__GRAPH_INPUT, g->inputs[i], err));
-  for (size_t i = 0; i < g->n_outputs; i++) ML_TRY(put_value_info(w, ML__GRAPH_OUTPUT, g->outputs[i], err));
-  ml_pb_close(w, mark);
+  for (size_t i = 0; i < g->n_inputs - g->n_captures; i++) ML_TRY(put_value_info(ex, ML__GRAPH_INPUT, g->inputs[i], err));
+  for (size_t i = 0; i < g->n_outputs; i++) ML_TRY(put_value_info(ex, ML__GRAPH_OUTPUT, g->outputs[i], err));
   return ML_OK;
+}
+
+/* A name that means nothing here or in the graphs around. */
+static ml_status fresh_name(const exporter *ex, const char *hint, const char **out, ml_error *err) {
+  for (uint32_t k = 0;; k++) {
+    const char *name = k == 0 ? hint : ml_arena_printf(ex->scratch, "%s_inner%u", hint, k);
+    if (!name) return ml_fail_memory(err, 1, "a name");
+    bool taken = k > 0 && ml_graph_find(ex->graph, name);
+    for (const exporter *e = ex->outer; e && !taken; e = e->outer) {
+      taken = ml_graph_find(e->graph, name) != NULL;
+      for (size_t i = 0; i < e->n_extras && !taken; i++) taken = strcmp(e->extras[i].name, name) == 0;
+    }
+    *out = name;
+    if (!taken) return ML_OK;
+  }
+}
+
+static ml_status name_values(exporter *ex, ml_value *const *captured, ml_error *err) {
+  const ml_graph *g = ex->graph;
+  ex->names = ml_arena_alloc(ex->scratch, (g->n_values + 1) * sizeof *ex->names);
+  if (!ex->names) return ml_fail_memory(err, g->n_values * sizeof *ex->names, "an export");
+  for (size_t i = 0; i < g->n_captures; i++) ex->names[g->inputs[g->n_inputs - g->n_captures + i]->id] = name_of(ex->outer, captured[i]);
+  for (size_t i = 0; i < g->n_values; i++) if (!ex->names[i]) ML_TRY(fresh_name(ex, g->values[i]->name, &ex->names[i], err));
+  return ML_OK;
+}
+
+static ml_status put_subgraph(exporter *outer, const ml_graph *graph, ml_value *const *captured, ml_error *err) {
+  exporter ex = {.graph = graph, .outer = outer, .out = outer->out, .scratch = outer->scratch, .onnx = outer->onnx, .ml = outer->ml,
+                 .uses = ml_alloc_zero(graph->n_values + 1, sizeof(uint32_t))};
+  ml_status status = ex.uses ? name_values(&ex, captured, err) : ml_fail_memory(err, 1, "an export");
+  if (status == ML_OK) status = put_graph(&ex, err);
+  for (size_t i = 0; i < ex.n_extras; i++) ml_tensor_release(ex.extras[i].tensor);
+  ml_free(ex.extras);
+  ml_free(ex.uses);
+  return status;
 }
 
 static void put_opset(ml_pb_writer *w, const char *domain, int32_t version) {
@@ -210,7 +261,7 @@ static ml_status put_frozen(exporter *ex, ml_error *err) {
   }
   if (json.length > 0) {
     ml_json_put_literal(&json, "]");
-    put_property(&ex->out, FROZEN_KEY, json.text, json.length);
+    put_property(ex->out, FROZEN_KEY, json.text, json.length);
   }
   ml_status status = json.status;
   ml_json_writer_free(&json);
@@ -219,15 +270,18 @@ static ml_status put_frozen(exporter *ex, ml_error *err) {
 
 static ml_status put_model(exporter *ex, ml_error *err) {
   const ml_graph *g = ex->graph;
-  ml_pb_writer *w = &ex->out;
+  ml_pb_writer *w = ex->out;
   if (g->n_outputs == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "the graph has no outputs");
-  ML_TRY(choose_versions(ex, err));
+  ex->onnx = TARGET;
+  ML_TRY(choose_versions(ex, g, err));
   ml_pb_put_varint(w, ML__MODEL_IR_VERSION, IR_VERSION);
   ml_pb_put_string(w, ML__MODEL_PRODUCER_NAME, g->producer_name ? g->producer_name : "mlserve");
   ml_pb_put_string(w, ML__MODEL_PRODUCER_VERSION, g->producer_version);
   if (g->model_version != 0) ml_pb_put_varint(w, ML__MODEL_VERSION, (uint64_t)g->model_version);
   ml_pb_put_string(w, ML__MODEL_DOC, g->doc);
+  size_t mark = ml_pb_open(w, ML__MODEL_GRAPH);
   ML_TRY(put_graph(ex, err));
+  ml_pb_close(w, mark);
   put_opset(w, "", ex->onnx);
   if (ex->ml) put_opset(w, "ai.onnx.ml", ex->ml);
   for (size_t i = 0; i < g->n_properties; i++)
@@ -243,19 +297,20 @@ static ml_status put_model(exporter *ex, ml_error *err) {
 ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_error *err) {
   *bytes = NULL;
   *size = 0;
-  exporter ex = {.graph = graph, .scratch = ml_arena_new(), .uses = ml_alloc_zero(graph->n_values + 1, sizeof(uint32_t))};
-  ml_pb_writer_init(&ex.out);
+  ml_pb_writer out;
+  exporter ex = {.graph = graph, .out = &out, .scratch = ml_arena_new(), .uses = ml_alloc_zero(graph->n_values + 1, sizeof(uint32_t))};
+  ml_pb_writer_init(&out);
   ml_status status = ex.scratch && ex.uses ? put_model(&ex, err) : ml_fail_memory(err, 1, "an export");
   for (size_t i = 0; i < ex.n_extras; i++) ml_tensor_release(ex.extras[i].tensor);
   ml_free(ex.extras);
   ml_free(ex.uses);
   ml_arena_free(ex.scratch);
   if (status != ML_OK) {
-    ml_pb_writer_free(&ex.out);
+    ml_pb_writer_free(&out);
     return status;
   }
-  *bytes = ex.out.bytes;
-  *size = ex.out.size;
+  *bytes = out.bytes;
+  *size = out.size;
   return ML_OK;
 }
 

@@ -34,6 +34,8 @@ typedef struct ml__upgrade {
 
 /* Brings node to the canonical form: attributes and inputs change, constants and nodes in front of it are added to the graph. */
 ml_status ml__opset_upgrade(ml__upgrade *upgrade, ml__onnx_node *node, ml_error *err);
+/* Of Scan 8 (opset_scan.c): the subgraph attribute changes owner; it is NULL when it was freed on the way. */
+ml_status ml__opset_up_scan(ml__upgrade *upgrade, ml__onnx_node *node, ml_error *err);
 /* What the operator is called today: Upsample has become Resize, Scatter ScatterElements. */
 const char *ml__opset_current_name(const char *domain, const char *op);
 /* First version of ai.onnx that has the operator (1 when it has always been there). */

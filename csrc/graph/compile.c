@@ -6,6 +6,8 @@
 #include "graph/session.h"
 #include "kernels/kernels.h"
 
+enum { MAX_LOOP = 100000000 };
+
 bool ml__is_constant(const ml_value *value, const ml_compile_options *options)
 {
   return value->init && !(options->keep_parameters && value->trainable);
@@ -62,6 +64,60 @@ static ml_status own_outputs(ml_graph *g, ml_error *err)
   return ML_OK;
 }
 
+/* What a subgraph reads of a constant becomes a constant of the subgraph, so that it is folded and packed there. */
+static void fix_captures(ml_program *p)
+{
+  for (size_t i = 0; i < p->graph->n_nodes; i++) {
+    ml_node *node = p->graph->nodes[i];
+    size_t at = (size_t)node->n_in;
+    for (size_t k = node->attrs.count; k-- > 0;) { /* from the last: the rest keep their places */
+      if (node->attrs.items[k].type != ML_ATTR_GRAPH) continue;
+      ml_graph *sub = node->attrs.items[k].as.graph;
+      for (size_t c = sub->n_captures; c-- > 0;) {
+        const ml_value *outer = node->in[--at];
+        if (!ml__is_constant(outer, &p->options)) continue;
+        ml_graph_fix_capture(sub, c, outer->init);
+        memmove(&node->in[at], &node->in[at + 1], ((size_t)node->n_in - at - 1) * sizeof *node->in);
+        node->n_in--;
+      }
+    }
+  }
+}
+
+static ml_status compile_subgraphs(ml_program *p, ml_error *err)
+{
+  size_t count = 0;
+  for (size_t i = 0; i < p->graph->n_nodes; i++) {
+    const ml_attrs *attrs = &p->graph->nodes[i]->attrs;
+    for (size_t k = 0; k < attrs->count; k++) count += attrs->items[k].type == ML_ATTR_GRAPH;
+  }
+  if (count == 0) return ML_OK;
+  p->subprograms = ml_alloc_zero(count, sizeof *p->subprograms);
+  if (!p->subprograms) return ml_fail_memory(err, count * sizeof *p->subprograms, "subgraphs");
+  ml_compile_options options = p->options;
+  options.keep_parameters = false; /* training changes nothing inside subgraphs */
+  for (size_t i = 0; i < p->graph->n_nodes; i++) {
+    const ml_node *node = p->graph->nodes[i];
+    for (size_t k = 0; k < node->attrs.count; k++) {
+      const ml_attr *attr = &node->attrs.items[k];
+      if (attr->type != ML_ATTR_GRAPH) continue;
+      struct ml__subprogram *sub = &p->subprograms[p->n_subprograms];
+      ml_status status = ml_program_new(attr->as.graph, &options, &sub->program, err);
+      if (status != ML_OK) return ml_fail_in(err, status, "%s '%s': %s", node->op->name, node->name, attr->name);
+      sub->graph = attr->as.graph;
+      p->n_subprograms++;
+    }
+  }
+  return ML_OK;
+}
+
+ml_program *ml__subprogram(const ml_program *program, const ml_graph *graph)
+{
+  size_t i = 0;
+  while (program->subprograms[i].graph != graph) i++;
+  return program->subprograms[i].program;
+}
+
 static ml_status prepare_nodes(ml_program *p, ml_error *err)
 {
   const ml_graph *g = p->graph;
@@ -101,13 +157,16 @@ ml_status ml_program_new(const ml_graph *graph, const ml_compile_options *option
   if (!p) return ml_fail_memory(err, sizeof *p, "a program");
   p->references = 1;
   p->options = options ? *options : (ml_compile_options){ .level = ML_LEVEL_FAST };
+  if (p->options.max_loop == 0) p->options.max_loop = MAX_LOOP;
   pthread_mutex_init(&p->lock, NULL);
   ml_status status = ml_graph_clone(graph, &p->graph, err);
   if (status == ML_OK) status = ml_graph_infer(p->graph, err);
   for (size_t i = 0; i < sizeof passes / sizeof *passes && status == ML_OK; i++)
     if (p->options.level >= passes[i].level && !listed(p->options.disabled, passes[i].name)) status = passes[i].run(p->graph, &p->options, err);
   if (status == ML_OK) status = own_outputs(p->graph, err);
+  if (status == ML_OK) fix_captures(p);
   if (status == ML_OK) status = ml_graph_infer(p->graph, err);
+  if (status == ML_OK) status = compile_subgraphs(p, err);
   if (status == ML_OK) status = prepare_nodes(p, err);
   p->options.disabled = NULL; /* the caller's string */
   if (status != ML_OK) {
@@ -131,6 +190,8 @@ void ml_program_release(ml_program *p)
   for (size_t i = 0; i < p->n_idle; i++) ml__session_destroy(p->idle[i]);
   for (size_t i = 0; p->states && i < p->graph->n_nodes; i++)
     if (p->states[i] && p->graph->nodes[i]->op->release) p->graph->nodes[i]->op->release(p->states[i]);
+  for (size_t i = 0; i < p->n_subprograms; i++) ml_program_release(p->subprograms[i].program);
+  ml_free(p->subprograms);
   ml_free(p->states);
   ml_graph_free(p->graph);
   pthread_mutex_destroy(&p->lock);
@@ -175,8 +236,15 @@ void ml_program_return(ml_program *p, ml_session *session)
 ml_status ml_program_run(ml_program *program, const ml_view *inputs,
                          ml_status (*take)(void *context, ml_session *session, ml_error *err), void *context, ml_error *err)
 {
+  return ml__program_run(program, inputs, 0, 0, take, context, err);
+}
+
+ml_status ml__program_run(ml_program *program, const ml_view *inputs, uint64_t seed, uint64_t step,
+                          ml_status (*take)(void *context, ml_session *session, ml_error *err), void *context, ml_error *err)
+{
   ml_session *session;
   ML_TRY(ml_program_acquire(program, inputs, &session, err));
+  ml_session_seed(session, seed, step);
   for (size_t i = 0; i < program->graph->n_inputs; i++) ml_session_bind_input(session, i, inputs[i].data);
   ml_status status = ml_session_run(session, err);
   if (status == ML_OK) status = take(context, session, err);

@@ -1,5 +1,5 @@
 /* Building and editing graphs. Names live in an open-addressing hash (graph->names); everything small lives in the graph's arena. */
-#include "graph/graph.h"
+#include "graph/pass.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -68,7 +68,6 @@ static void free_attrs(const ml_attrs *attrs, bool subgraphs)
     if (a->type == ML_ATTR_TENSOR) ml_tensor_release(a->as.tensor);
     if (a->type == ML_ATTR_GRAPH && subgraphs) ml_graph_free(a->as.graph);
     if (a->type == ML_ATTR_TENSORS) for (size_t k = 0; k < a->count; k++) ml_tensor_release(a->as.tensors[k]);
-    if (a->type == ML_ATTR_GRAPHS && subgraphs) for (size_t k = 0; k < a->count; k++) ml_graph_free(a->as.graphs[k]);
   }
 }
 
@@ -141,26 +140,65 @@ ml_status ml_graph_rename(ml_graph *g, ml_value *value, const char *name, ml_err
   return ML_OK;
 }
 
+static void shape_from_tensor(ml_value *v)
+{
+  v->dtype = v->init->view.dtype;
+  v->rank = v->init->view.rank;
+  memcpy(v->dims, v->init->view.dims, sizeof v->dims);
+}
+
 ml_status ml_graph_input(ml_graph *g, const char *name, ml_dtype dtype, const int64_t *dims, int32_t rank, ml_value **out, ml_error *err)
 {
   if (rank > ML_MAX_RANK) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': rank %d, at most %d", name ? name : "", rank, ML_MAX_RANK);
+  ml_view like = { .dtype = dtype, .rank = rank };
+  for (int32_t i = 0; i < rank; i++) like.dims[i] = dims[i] < 0 ? ML_UNKNOWN : dims[i];
+  return ml_graph_input_like(g, name, &like, out, err);
+}
+
+ml_status ml_graph_input_like(ml_graph *g, const char *name, const ml_view *like, ml_value **out, ml_error *err)
+{
   ML_TRY(ml_grow(&g->inputs, &g->cap_inputs, g->n_inputs + 1, sizeof *g->inputs, "inputs", err));
   ml_value *v;
   ML_TRY(add_value(g, name, "input", &v, err));
-  v->dtype = dtype;
-  v->rank = rank;
-  for (int32_t i = 0; i < rank; i++) v->dims[i] = dims[i] < 0 ? ML_UNKNOWN : dims[i];
+  v->dtype = like->dtype;
+  v->type = like->type;
+  v->rank = like->rank;
+  memcpy(v->dims, like->dims, sizeof v->dims);
   v->is_input = true;
   g->inputs[g->n_inputs++] = v;
   if (out) *out = v;
   return ML_OK;
 }
 
-static void shape_from_tensor(ml_value *v)
+/* ---- subgraphs ---- */
+ml_status ml_graph_capture(ml_graph *g, const char *name, const ml_value *outer, ml_value **out, ml_error *err)
 {
-  v->dtype = v->init->view.dtype;
-  v->rank = v->init->view.rank;
-  memcpy(v->dims, v->init->view.dims, sizeof v->dims);
+  ml_view like;
+  ml_value_view(outer, &like);
+  ML_TRY(ml_graph_input_like(g, name, &like, out, err));
+  g->n_captures++;
+  return ML_OK;
+}
+
+void ml_graph_fix_capture(ml_graph *g, size_t index, ml_tensor *tensor)
+{
+  size_t at = g->n_inputs - g->n_captures + index;
+  ml_value *v = g->inputs[at];
+  v->init = ml_tensor_retain(tensor);
+  v->is_input = false;
+  shape_from_tensor(v);
+  memmove(&g->inputs[at], &g->inputs[at + 1], (g->n_inputs - at - 1) * sizeof *g->inputs);
+  g->n_inputs--;
+  g->n_captures--;
+}
+
+int32_t ml_subgraph_captures(const ml_graph *graph) { return (int32_t)graph->n_captures; }
+int32_t ml_subgraph_inputs(const ml_graph *graph) { return (int32_t)(graph->n_inputs - graph->n_captures); }
+int32_t ml_subgraph_outputs(const ml_graph *graph) { return (int32_t)graph->n_outputs; }
+void ml_subgraph_output(const ml_graph *graph, int32_t index, ml_view *view)
+{
+  ml_value_view(graph->outputs[index], view);
+  view->data = NULL;
 }
 
 ml_status ml_graph_initializer(ml_graph *g, const char *name, ml_tensor *tensor, bool trainable, ml_value **out, ml_error *err)
@@ -219,7 +257,6 @@ static bool copy_attr(ml_graph *g, const ml_attr *from, ml_attr *to)
       return true;
     }
     case ML_ATTR_TENSORS: return (to->as.tensors = copy_bytes(arena, from->as.tensors, from->count * sizeof(ml_tensor *))) != NULL;
-    case ML_ATTR_GRAPHS: return (to->as.graphs = copy_bytes(arena, from->as.graphs, from->count * sizeof(ml_graph *))) != NULL;
     default: return true;
   }
 }
@@ -234,9 +271,16 @@ static void retain_attrs(const ml_attrs *attrs)
   }
 }
 
+static size_t captures_of(const ml_attr *attrs, size_t n_attrs)
+{
+  size_t n = 0;
+  for (size_t i = 0; i < n_attrs; i++) if (attrs[i].type == ML_ATTR_GRAPH) n += attrs[i].as.graph->n_captures;
+  return n;
+}
+
 static const char *attr_type_name(ml_attr_type type)
 {
-  static const char *const names[] = { "none", "float", "int", "string", "tensor", "graph", "floats", "ints", "strings", "tensors", "graphs" };
+  static const char *const names[] = { "none", "float", "int", "string", "tensor", "graph", "floats", "ints", "strings", "tensors", "graphs", "sparse tensor", "sparse tensors", "type" };
   return (size_t)type < sizeof names / sizeof *names ? names[type] : "unknown type";
 }
 
@@ -275,8 +319,8 @@ static ml_status check_arity(const ml_op_def *op, size_t n_in, ml_value *const *
 static ml_status add_node(ml_graph *g, const ml_op_def *op, const char *name, const ml_attr *attrs, size_t n_attrs, size_t n_in, ml_value *const *in,
                           size_t n_out, const char *const *out_names, ml_node **out_node, ml_error *err)
 {
-  ML_TRY(check_arity(op, n_in, in, n_out, err));
   ML_TRY(check_attrs(op, attrs, n_attrs, err));
+  ML_TRY(check_arity(op, n_in - captures_of(attrs, n_attrs), in, n_out, err));
   ML_TRY(ml_grow(&g->nodes, &g->cap_nodes, g->n_nodes + 1, sizeof *g->nodes, "nodes", err));
   ml_node *node = ml_arena_alloc(g->arena, sizeof *node);
   ml_attr *items = ml_arena_alloc(g->arena, (n_attrs + 1) * sizeof *items);
@@ -398,8 +442,8 @@ void ml_graph_remove_if(ml_graph *g, bool (*dead)(const ml_node *node))
 
 ml_status ml_graph_become(ml_graph *g, ml_node *node, const ml_op_def *op, const ml_attr *attrs, size_t n_attrs, size_t n_in, ml_value *const *in, ml_error *err)
 {
-  ML_TRY(check_arity(op, n_in, in, (size_t)node->n_out, err));
   ML_TRY(check_attrs(op, attrs, n_attrs, err));
+  ML_TRY(check_arity(op, n_in - captures_of(attrs, n_attrs), in, (size_t)node->n_out, err));
   ml_attr *items = ml_arena_alloc(g->arena, (n_attrs + 1) * sizeof *items);
   ml_value **inputs = ml_arena_alloc(g->arena, (n_in + 1) * sizeof *inputs);
   if (!items || !inputs) return ml_fail_memory(err, sizeof *items, "a node");
@@ -501,9 +545,21 @@ void ml_value_view(const ml_value *value, ml_view *view)
   }
   memset(view, 0, sizeof *view);
   view->dtype = value->dtype;
+  view->type = value->type;
   view->rank = value->rank;
   memcpy(view->dims, value->dims, sizeof view->dims);
   if (ml_view_known(view) && ml_shape_count(view->dims, view->rank, view->dtype, &view->count, NULL) != ML_OK) view->count = 0;
+}
+
+ml_status ml__infer(ml_op_ctx *ctx, ml_error *err)
+{
+  for (int32_t i = 0; i < ctx->n_in; i++) {
+    char text[96];
+    if (ctx->in[i] && ctx->in[i]->type && !(ctx->op->flags & ML_OP_CONTAINERS))
+      return ml_fail(err, ML_INVALID_ARGUMENT, "input %d is %s, expected a tensor", i, ml_type_format(ctx->in[i]->type, text, sizeof text));
+  }
+  for (int32_t i = 0; i < ctx->n_out; i++) if (ctx->out[i]) *ctx->out[i] = (ml_view){ .rank = ML_UNKNOWN };
+  return ctx->op->infer(ctx, err);
 }
 
 #define NODE_MAX_STACK 16 /* operators with more inputs or outputs take their views from the heap */
@@ -529,20 +585,18 @@ ml_status ml_node_infer(ml_graph *g, ml_node *node, ml_error *err)
     if (node->in[i]) ml_value_view(node->in[i], &views[i]);
   }
   for (int32_t i = 0; i < node->n_out; i++) {
-    ml_view *view = &views[node->n_in + i];
-    memset(view, 0, sizeof *view);
-    view->rank = ML_UNKNOWN;
-    pointers[node->n_in + i] = node->out[i] ? view : NULL;
+    pointers[node->n_in + i] = node->out[i] ? &views[node->n_in + i] : NULL;
   }
   ml_op_ctx ctx = { .op = node->op, .attrs = &node->attrs, .name = node->name, .n_in = node->n_in, .n_out = node->n_out,
                     .in = pointers, .out = pointers + node->n_in, .stream = node->id };
-  ml_status status = node->op->infer(&ctx, err);
+  ml_status status = ml__infer(&ctx, err);
   if (status != ML_OK) status = ml_fail_in(err, status, "%s '%s'", node->op->name, node->name);
   for (int32_t i = 0; i < node->n_out && status == ML_OK; i++) {
     ml_value *v = node->out[i];
     const ml_view *view = pointers[node->n_in + i];
     if (!v) continue;
     if (view->dtype) v->dtype = view->dtype;
+    v->type = view->type;
     if (view->rank != ML_UNKNOWN) {
       bool refine = v->rank == view->rank; /* a declared dimension stays where inference cannot tell */
       for (int32_t d = 0; d < view->rank; d++)
@@ -576,25 +630,13 @@ size_t ml_graph_parameters(const ml_graph *g, bool trainable_only)
 }
 
 /* ---- clone ---- */
-static ml_status clone_attr_graphs(ml_attr *attr, ml_error *err)
-{
-  if (attr->type == ML_ATTR_GRAPH) return ml_graph_clone(attr->as.graph, &attr->as.graph, err);
-  if (attr->type != ML_ATTR_GRAPHS) return ML_OK;
-  ml_graph **copies = (ml_graph **)(uintptr_t)attr->as.graphs; /* add_node has put them into this graph's arena */
-  for (size_t i = 0; i < attr->count; i++) {
-    ml_status status = ml_graph_clone(copies[i], &copies[i], err);
-    if (status == ML_OK) continue;
-    attr->count = i;
-    return status;
-  }
-  return ML_OK;
-}
-
 static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, ml_error *err)
 {
   for (size_t i = 0; i < from->n_inputs; i++) {
     const ml_value *v = from->inputs[i];
-    ML_TRY(ml_graph_input(to, v->name, v->dtype, v->dims, v->rank, &map[v->id], err));
+    ml_view like;
+    ml_value_view(v, &like);
+    ML_TRY(ml_graph_input_like(to, v->name, &like, &map[v->id], err));
   }
   for (size_t i = 0; i < from->n_values; i++) {
     const ml_value *v = from->values[i];
@@ -615,11 +657,10 @@ static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, 
     copy->id = node->id;
     for (size_t k = 0; k < copy->attrs.count; k++) {
       ml_attr *attr = (ml_attr *)(uintptr_t)&copy->attrs.items[k];
-      ml_status status = clone_attr_graphs(attr, err);
+      ml_status status = attr->type == ML_ATTR_GRAPH ? ml_graph_clone(attr->as.graph, &attr->as.graph, err) : ML_OK;
       if (status != ML_OK) { /* subgraphs from k on still belong to `from`: make this graph forget them */
-        if (attr->type == ML_ATTR_GRAPH) attr->type = ML_ATTR_NONE;
-        for (size_t j = k + 1; j < copy->attrs.count; j++)
-          if (copy->attrs.items[j].type == ML_ATTR_GRAPH || copy->attrs.items[j].type == ML_ATTR_GRAPHS) ((ml_attr *)(uintptr_t)&copy->attrs.items[j])->type = ML_ATTR_NONE;
+        for (size_t j = k; j < copy->attrs.count; j++)
+          if (copy->attrs.items[j].type == ML_ATTR_GRAPH) ((ml_attr *)(uintptr_t)&copy->attrs.items[j])->type = ML_ATTR_NONE;
         return status;
       }
     }
@@ -630,6 +671,7 @@ static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, 
     ml_value *copy = map[v->id];
     if (!copy) continue;
     copy->dtype = v->dtype;
+    copy->type = v->type;
     copy->rank = v->rank;
     memcpy(copy->dims, v->dims, sizeof v->dims);
     for (int32_t d = 0; d < v->rank; d++) {
@@ -646,6 +688,7 @@ static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, 
   for (size_t i = 0; i < 3; i++)
     if (texts[i] && !(*copies[i] = ml_arena_strndup(to->arena, texts[i], strlen(texts[i])))) return ml_fail_memory(err, 1, "a graph");
   to->model_version = from->model_version;
+  to->n_captures = from->n_captures;
   if (to->next_node < from->next_node) to->next_node = from->next_node;
   to->next_name = from->next_name;
   return ML_OK;

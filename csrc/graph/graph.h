@@ -17,6 +17,7 @@ struct ml_value { /* read-only outside csrc/graph, except where said */
   const char *name;
   ml_dtype dtype;                  /* NONE: not inferred yet */
   int32_t rank;                    /* ML_UNKNOWN: not known */
+  uint32_t type;                   /* 0: a tensor; else a container (tensor/container.h): dtype is ML_CONTAINER, rank 0 */
   int64_t dims[ML_MAX_RANK];
   const char *dim_names[ML_MAX_RANK]; /* symbolic name of an unknown dimension, or NULL */
   ml_tensor *init;                 /* initialiser; one reference held; NULL: computed or an input */
@@ -42,7 +43,8 @@ struct ml_graph {
   const char *name;
   ml_value **values; size_t n_values, cap_values;
   ml_node **nodes; size_t n_nodes, cap_nodes;
-  ml_value **inputs; size_t n_inputs, cap_inputs;    /* without initialisers */
+  ml_value **inputs; size_t n_inputs, cap_inputs;    /* without initialisers; a subgraph's captures stand last */
+  size_t n_captures;               /* values of the graphs around a subgraph that it reads (ops/op.h, ml_subgraph) */
   ml_value **outputs; size_t n_outputs, cap_outputs;
   ml_property *properties; size_t n_properties, cap_properties; /* ONNX metadata_props */
   const char *producer_name, *producer_version, *doc; /* may be NULL */
@@ -58,11 +60,17 @@ ml_status ml_graph_clone(const ml_graph *graph, ml_graph **out, ml_error *err);
 
 /* ---- building; name NULL: a unique one is made from `hint` ---- */
 ml_status ml_graph_input(ml_graph *g, const char *name, ml_dtype dtype, const int64_t *dims, int32_t rank, ml_value **out, ml_error *err);
+/* An input with the dtype, type and shape of a view: any kind of value. */
+ml_status ml_graph_input_like(ml_graph *g, const char *name, const ml_view *like, ml_value **out, ml_error *err);
+/* In a subgraph: a value of a graph around it, as an input behind the formal ones; all formal inputs must be there. */
+ml_status ml_graph_capture(ml_graph *g, const char *name, const ml_value *outer, ml_value **out, ml_error *err);
+/* Turns a capture into an initialiser of the subgraph. */
+void ml_graph_fix_capture(ml_graph *g, size_t index, ml_tensor *tensor);
 /* Retains tensor. */
 ml_status ml_graph_initializer(ml_graph *g, const char *name, ml_tensor *tensor, bool trainable, ml_value **out, ml_error *err);
 /* Checks arity and attributes against op, copies attrs, makes output values (names given or made; n_out_names may be fewer than n_out), runs shape
  * inference of the node. out_names[i] == "" : that output is not wanted. Appends at the end (the inputs must exist already). Tensors among the
- * attributes are retained; subgraphs are taken over on success. */
+ * attributes are retained; subgraphs are taken over on success, and `in` has the captures of each behind the declared inputs. */
 ml_status ml_graph_node(ml_graph *g, const ml_op_def *op, const char *name, const ml_attr *attrs, size_t n_attrs, size_t n_in, ml_value *const *in,
                         size_t n_out, const char *const *out_names, ml_value **out, ml_error *err);
 ml_status ml_graph_output(ml_graph *g, ml_value *value, ml_error *err);

@@ -30,4 +30,7 @@ ml_status ml__single_users(const ml_graph *graph, ml_node ***users, ml_error *er
  * outputs not wanted). */
 ml_status ml__run_node(const ml_node *node, ml_view *const *in, const struct ml_kernels *kernels, ml_tensor **out, ml_error *err);
 
+/* The operator's infer, with its outputs unknown before: the only way to call it. */
+ml_status ml__infer(ml_op_ctx *ctx, ml_error *err);
+
 #endif

@@ -18,6 +18,7 @@ typedef struct ml_session ml_session;
 
 typedef struct ml_compile_options {
   ml_level level;
+  uint64_t max_loop;     /* iterations a Loop may take, an error beyond; 0: 100,000,000 */
   bool keep_parameters;  /* trainable initialisers stay variables: not folded, not packed; bound by ml_session_bind */
   const char *disabled;  /* (optional) comma-separated names of passes to leave out, for debugging */
 } ml_compile_options;

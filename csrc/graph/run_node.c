@@ -45,7 +45,7 @@ static ml_status own_strings(node_run *r, ml_error *err)
 static ml_status run_prepared(ml_op_ctx *ctx, node_run *r, ml_view **pointers, ml_error *err)
 {
   const ml_op_def *op = ctx->op;
-  ML_TRY(op->infer(ctx, err));
+  ML_TRY(ml__infer(ctx, err));
   for (int32_t i = 0; i < ctx->n_out; i++) {
     if (!pointers[i] || !ml_view_known(pointers[i])) continue; /* unknown: the operator calls resize */
     ML_TRY(ml_tensor_new(pointers[i]->dtype, pointers[i]->dims, pointers[i]->rank, &r->tensors[i], err));
@@ -74,10 +74,7 @@ ml_status ml__run_node(const ml_node *node, ml_view *const *in, const struct ml_
   ml_op_ctx ctx = { .op = node->op, .attrs = &node->attrs, .name = node->name, .n_in = node->n_in, .n_out = node->n_out,
                     .in = in, .out = pointers, .stream = node->id };
   if (status == ML_OK) {
-    for (size_t i = 0; i < n_out; i++) {
-      views[i].rank = ML_UNKNOWN;
-      pointers[i] = node->out[i] ? &views[i] : NULL;
-    }
+    for (size_t i = 0; i < n_out; i++) pointers[i] = node->out[i] ? &views[i] : NULL;
     status = run_prepared(&ctx, &r, pointers, err);
     if (status != ML_OK) ml_fail_in(err, status, "%s '%s'", node->op->name, node->name);
   }

@@ -50,6 +50,9 @@ struct ml_session {
   size_t arena_bytes;
   void *workspace;
   ml_arena *scratch;
+  ml_container **given; /* made by this run, one reference each */
+  size_t n_given, cap_given;
+  uint64_t subruns;     /* of subgraphs in this run: their random numbers differ */
   buffer *buffers;
   size_t n_buffers;
 };
@@ -88,6 +91,52 @@ static void *scratch(ml_run *run, size_t bytes)
   return s->scratch ? ml_arena_alloc(s->scratch, bytes) : NULL;
 }
 
+static ml_status give(ml_run *run, ml_view *out, ml_container *container, ml_error *err)
+{
+  ml_session *s = (ml_session *)run;
+  ml_status status = ml_grow(&s->given, &s->cap_given, s->n_given + 1, sizeof *s->given, "sequences", err);
+  if (status == ML_OK && !out->data) status = grow_value(s, out, err);
+  if (status != ML_OK) {
+    ml_container_release(container);
+    return status;
+  }
+  s->given[s->n_given++] = container;
+  *(ml_container **)out->data = container;
+  return ML_OK;
+}
+
+static void forget_containers(ml_session *s)
+{
+  while (s->n_given > 0) ml_container_release(s->given[--s->n_given]);
+}
+
+typedef struct subrun {
+  ml_status (*take)(void *context, ml_view *const *out, ml_error *err);
+  void *context;
+} subrun;
+
+static ml_status take_outputs(void *context, ml_session *session, ml_error *err)
+{
+  const subrun *r = context;
+  return r->take(r->context, session->outputs, err);
+}
+
+static ml_status subgraph(ml_run *run, const ml_graph *graph, ml_view *const *in, ml_status (*take)(void *context, ml_view *const *out, ml_error *err),
+                          void *context, ml_error *err)
+{
+  ml_session *s = (ml_session *)run;
+  enum { STACK = 16 };
+  ml_program *program = ml__subprogram(s->program, graph);
+  ml_view stack[STACK], *views = stack;
+  size_t n = program->graph->n_inputs;
+  if (n > STACK && !(views = ml_alloc(n * sizeof *views))) return ml_fail_memory(err, n * sizeof *views, "a subgraph");
+  for (size_t i = 0; i < n; i++) views[i] = *in[i];
+  subrun r = { take, context };
+  ml_status status = ml__program_run(program, views, run->seed, run->step + (++s->subruns << 32), take_outputs, &r, err);
+  if (views != stack) ml_free(views);
+  return status;
+}
+
 /* ---- making one ---- */
 static ml_status take_inputs(ml_session *s, const ml_view *inputs, ml_error *err)
 {
@@ -98,6 +147,11 @@ static ml_status take_inputs(ml_session *s, const ml_view *inputs, ml_error *err
     char expected[160], got[160];
     if (given->dtype != v->dtype)
       return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': expected %s, got %s", v->name, ml_dtype_name(v->dtype), ml_dtype_name(given->dtype));
+    char type_expected[96], type_got[96];
+    if (given->type != v->type && !(given->type && v->type && ml_type_fits(given->type, v->type)))
+      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': expected %s, got %s", v->name,
+                     ml_type_format(v->type ? v->type : ml_type_tensor(v->dtype), type_expected, sizeof type_expected),
+                     ml_type_format(given->type ? given->type : ml_type_tensor(given->dtype), type_got, sizeof type_got));
     bool fits = ml_view_known(given) && (v->rank == ML_UNKNOWN || v->rank == given->rank);
     for (int32_t d = 0; fits && d < v->rank; d++) fits = v->dims[d] == ML_UNKNOWN || v->dims[d] == given->dims[d];
     if (!fits)
@@ -113,20 +167,20 @@ static ml_status take_inputs(ml_session *s, const ml_view *inputs, ml_error *err
 }
 
 /* Everything the node reads is known now, and running it is cheap: its result belongs to the plan. */
-static bool evaluable(const ml_session *s, const step *st)
+static bool evaluable(const step *st)
 {
   const ml_op_def *op = st->node->op;
   if (op->flags & (ML_OP_RANDOM | ML_OP_TRAINING)) return false;
+  for (size_t i = 0; i < st->node->attrs.count; i++) if (st->node->attrs.items[i].type == ML_ATTR_GRAPH) return false;
   bool shape_only = op == &ml_op_shape || op == &ml_op_size;
   for (int32_t i = 0; i < st->ctx.n_in && !shape_only; i++)
     if (st->ctx.in[i] && !st->ctx.in[i]->data) return false;
   for (int32_t i = 0; i < st->ctx.n_out; i++) {
     const ml_view *view = st->ctx.out[i];
     if (!view) continue;
-    if (!ml_view_known(view) || view->count > EVALUATE_MAX) return false;
+    if (!ml_view_known(view) || view->count > EVALUATE_MAX || view->type) return false;
     if (st->node->out[i]->is_output) return false; /* outputs have memory that callers may bind */
   }
-  (void)s;
   return true;
 }
 
@@ -161,11 +215,9 @@ static ml_status infer_steps(ml_session *s, ml_error *err)
       unknown = unknown || (node->in[k] && !ml_view_known(&s->views[node->in[k]->id]));
     }
     for (int32_t k = 0; k < node->n_out; k++) {
-      ml_view *view = node->out[k] ? &s->views[node->out[k]->id] : NULL;
-      if (view) *view = (ml_view){ .rank = ML_UNKNOWN };
-      *pointer++ = view;
+      *pointer++ = node->out[k] ? &s->views[node->out[k]->id] : NULL;
     }
-    ml_status status = node->op->infer(&st->ctx, err);
+    ml_status status = ml__infer(&st->ctx, err);
     for (int32_t k = 0; k < node->n_out && status == ML_OK; k++) {
       ml_view *view = st->ctx.out[k];
       if (!view) continue;
@@ -173,7 +225,7 @@ static ml_status infer_steps(ml_session *s, ml_error *err)
       if (!ml_view_known(view)) unknown = true;
       else status = ml_shape_count(view->dims, view->rank, view->dtype, &view->count, err);
     }
-    if (status == ML_OK && !unknown && evaluable(s, st)) status = evaluate(s, st, err);
+    if (status == ML_OK && !unknown && evaluable(st)) status = evaluate(s, st, err);
     if (status != ML_OK) return ml_fail_in(err, status, "%s '%s'", node->op->name, node->name);
     st->dynamic = unknown;
   }
@@ -355,7 +407,7 @@ ml_status ml_session_new(ml_program *program, const ml_view *inputs, ml_session 
   ml_session *s = ml_alloc_zero(1, sizeof *s);
   if (!s) return ml_fail_memory(err, sizeof *s, "a session");
   s->program = ml_program_retain(program);
-  s->run = (ml_run){ .kernels = program->kernels, .resize = resize, .scratch = scratch };
+  s->run = (ml_run){ .kernels = program->kernels, .max_loop = program->options.max_loop, .resize = resize, .scratch = scratch, .give = give, .subgraph = subgraph };
   ml_status status = build(s, inputs, err);
   if (status != ML_OK) {
     ml_session_free(s);
@@ -371,6 +423,8 @@ void ml__session_destroy(ml_session *s)
     ml_tensor_release(s->places[i].known);
     ml_free(s->places[i].grown);
   }
+  forget_containers(s);
+  ml_free(s->given);
   ml_free(s->steps);
   ml_free(s->inputs);
   ml_free(s->outputs);
@@ -435,7 +489,7 @@ bool ml_session_fits(const ml_session *session, const ml_view *inputs)
 {
   for (size_t i = 0; i < session->program->graph->n_inputs; i++) {
     const ml_view *a = session->inputs[i], *b = &inputs[i];
-    if (a->dtype != b->dtype || !ml_shape_equal(a->dims, a->rank, b->dims, b->rank)) return false;
+    if (a->dtype != b->dtype || a->type != b->type || !ml_shape_equal(a->dims, a->rank, b->dims, b->rank)) return false;
   }
   return true;
 }
@@ -443,9 +497,7 @@ bool ml_session_fits(const ml_session *session, const ml_view *inputs)
 /* A step whose shapes depend on data: infer again, make room, then run. */
 static ml_status run_dynamic(ml_session *s, step *st, ml_error *err)
 {
-  for (int32_t i = 0; i < st->ctx.n_out; i++)
-    if (st->ctx.out[i]) *st->ctx.out[i] = (ml_view){ .rank = ML_UNKNOWN };
-  ML_TRY(st->node->op->infer(&st->ctx, err));
+  ML_TRY(ml__infer(&st->ctx, err));
   for (int32_t i = 0; i < st->ctx.n_out; i++)
     if (st->ctx.out[i] && ml_view_known(st->ctx.out[i])) ML_TRY(grow_value(s, st->ctx.out[i], err));
   size_t bytes = 0;
@@ -465,6 +517,8 @@ ml_status ml_session_run(ml_session *s, ml_error *err)
     ml_arena_free(s->scratch);
     s->scratch = NULL;
   }
+  forget_containers(s);
+  s->subruns = 0;
   for (size_t i = 0; i < s->n_steps; i++) {
     step *st = &s->steps[i];
     ml_status status = st->dynamic ? run_dynamic(s, st, err) : st->ctx.op->run(&st->ctx, err);

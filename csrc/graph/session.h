@@ -15,7 +15,15 @@ struct ml_program {
   pthread_mutex_t lock;    /* of idle */
   ml_session *idle[ML__IDLE_SESSIONS];
   size_t n_idle;
+  struct ml__subprogram { const ml_graph *graph; ml_program *program; } *subprograms; /* of every graph attribute of `graph`'s nodes */
+  size_t n_subprograms;
 };
+
+/* The program of a graph attribute of the program's graph. */
+ml_program *ml__subprogram(const ml_program *program, const ml_graph *graph);
+/* ml_program_run with a seed and step for random operators. */
+ml_status ml__program_run(ml_program *program, const ml_view *inputs, uint64_t seed, uint64_t step,
+                          ml_status (*take)(void *context, ml_session *session, ml_error *err), void *context, ml_error *err);
 
 /* Frees without dropping a reference on the program. */
 void ml__session_destroy(ml_session *session);

@@ -42,6 +42,8 @@ void ml__lua_push_tensor(lua_State *L, ml_tensor *tensor);             /* takes 
 /* Tensor userdata or nested Lua table of numbers/strings/booleans at index -> one reference (caller releases).
  * dtype NONE: float32 for numbers, string for strings, bool for booleans. Raggedness and mixed types are errors naming the place. */
 ml_status ml__lua_to_tensor(lua_State *L, int index, ml_dtype dtype, ml_tensor **out, ml_error *err);
+/* Element i of a view as a Lua value. */
+void ml__lua_push_element(lua_State *L, const ml_view *view, size_t i);
 /* Nested Lua table of a view's elements. */
 void ml__lua_push_nested(lua_State *L, const ml_view *view);
 
@@ -55,6 +57,11 @@ void ml__lua_push_signature(lua_State *L, const ml_value *value);
 /* Array of tensors (or nested tables, converted to the dtype wanted[i] when given) at index into out[n], one reference each; the caller releases
  * what was filled (out is zeroed first). */
 ml_status ml__lua_to_tensors(lua_State *L, int index, size_t n, const ml_dtype *wanted, ml_tensor **out, ml_error *err);
+
+/* Values of any type (lua_value.c). An array at index into out[n], of the types of values[n]; the caller releases what was filled (out is zeroed first). */
+ml_status ml__lua_to_items(lua_State *L, int index, size_t n, ml_value *const *values, ml_item *out, ml_error *err);
+void ml__lua_release_items(ml_item *items, size_t n);
+void ml__lua_push_item(lua_State *L, const ml_item *item); /* retains what it pushes */
 
 /* ---- registration: each adds its functions to the table on top of the stack (lua_init.c calls all) ---- */
 #define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(json) X(system) X(verify)

@@ -36,9 +36,10 @@ void ml__lua_push_signature(lua_State *L, const ml_value *value)
   lua_createtable(L, 0, 3);
   lua_pushstring(L, value->name);
   lua_setfield(L, -2, "name");
-  lua_pushstring(L, ml_dtype_name(value->dtype));
+  char type[96];
+  lua_pushstring(L, value->type ? ml_type_format(value->type, type, sizeof type) : ml_dtype_name(value->dtype));
   lua_setfield(L, -2, "dtype");
-  if (value->rank == ML_UNKNOWN) return;
+  if (value->rank == ML_UNKNOWN || value->type) return;
   ml__lua_push_dims(L, value->dims, value->rank);
   lua_setfield(L, -2, "shape");
 }

@@ -60,43 +60,42 @@ static int new_program(lua_State *L)
 typedef struct batch {
   ml_program *program;
   const ml_graph *graph;
-  ml_tensor *in[MAX_IO], *out[MAX_IO];
+  ml_item in[MAX_IO], out[MAX_IO];
 } batch;
 
 static ml_status take_all(void *context, ml_session *session, ml_error *err)
 {
   batch *b = context;
-  for (size_t i = 0; i < b->graph->n_outputs; i++) ML_TRY(ml_tensor_copy_of(ml_session_output(session, i), &b->out[i], err));
+  for (size_t i = 0; i < b->graph->n_outputs; i++) ML_TRY(ml_item_of(ml_session_output(session, i), &b->out[i], err));
   return ML_OK;
 }
 
 static ml_status run_batch(batch *b, ml_error *err)
 {
   ml_view views[MAX_IO];
-  for (size_t i = 0; i < b->graph->n_inputs; i++) views[i] = b->in[i]->view;
+  for (size_t i = 0; i < b->graph->n_inputs; i++) ml_item_view(&b->in[i], &views[i]);
   return ml_program_run(b->program, views, take_all, b, err);
 }
 
-/* run(inputs) -> outputs: arrays of tensors in the graph's order; inputs may be nested tables */
+/* run(inputs) -> outputs: arrays of values in the graph's order; tensors may be given as nested tables */
 static int program_run(lua_State *L)
 {
   batch b = { .program = check_box(L, 1)->program };
   b.graph = ml_program_graph(b.program);
-  ml_dtype wanted[MAX_IO];
   ml_error err;
-  for (size_t i = 0; i < b.graph->n_inputs; i++) wanted[i] = b.graph->inputs[i]->dtype;
-  ml_status status = ml__lua_to_tensors(L, 2, b.graph->n_inputs, wanted, b.in, &err);
+  ml_status status = ml__lua_to_items(L, 2, b.graph->n_inputs, b.graph->inputs, b.in, &err);
   if (status == ML_OK) status = run_batch(&b, &err);
-  for (size_t i = 0; i < b.graph->n_inputs; i++) ml_tensor_release(b.in[i]);
+  ml__lua_release_items(b.in, b.graph->n_inputs);
   if (status != ML_OK) {
-    for (size_t i = 0; i < b.graph->n_outputs; i++) ml_tensor_release(b.out[i]);
+    ml__lua_release_items(b.out, b.graph->n_outputs);
     return ml__lua_error(L, &err);
   }
   lua_createtable(L, (int)b.graph->n_outputs, 0);
   for (size_t i = 0; i < b.graph->n_outputs; i++) {
-    ml__lua_push_tensor(L, b.out[i]);
+    ml__lua_push_item(L, &b.out[i]);
     lua_rawseti(L, -2, (int)i + 1);
   }
+  ml__lua_release_items(b.out, b.graph->n_outputs);
   return 1;
 }
 

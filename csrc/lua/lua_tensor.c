@@ -167,7 +167,7 @@ ml_status ml__lua_to_tensors(lua_State *L, int index, size_t n, const ml_dtype *
 }
 
 /* ---- tensors to nested tables ---- */
-static void push_element(lua_State *L, const ml_view *view, size_t i)
+void ml__lua_push_element(lua_State *L, const ml_view *view, size_t i)
 {
   switch (view->dtype) {
     case ML_STRING: {
@@ -186,7 +186,7 @@ static void push_element(lua_State *L, const ml_view *view, size_t i)
 static size_t push_axis(lua_State *L, const ml_view *view, int32_t axis, size_t at)
 {
   if (axis == view->rank) {
-    push_element(L, view, at);
+    ml__lua_push_element(L, view, at);
     return at + 1;
   }
   lua_createtable(L, (int)(view->dims[axis] < 1 << 24 ? view->dims[axis] : 1 << 24), 0);
@@ -248,7 +248,7 @@ static int tensor_item(lua_State *L)
 {
   const ml_view *view = &ml__lua_check_tensor(L, 1)->view;
   if (view->count != 1) return luaL_error(L, "item() needs a tensor of one element, this one has %d", (int)view->count);
-  push_element(L, view, 0);
+  ml__lua_push_element(L, view, 0);
   return 1;
 }
 
@@ -293,7 +293,7 @@ static size_t element_index(lua_State *L, const ml_view *view)
 static int tensor_get(lua_State *L)
 {
   const ml_view *view = &ml__lua_check_tensor(L, 1)->view;
-  push_element(L, view, element_index(L, view));
+  ml__lua_push_element(L, view, element_index(L, view));
   return 1;
 }
 
@@ -356,7 +356,7 @@ static int tensor_tostring(lua_State *L)
   int parts = 1;
   for (size_t i = 0; i < view->count && i < 6; i++) {
     lua_pushstring(L, i ? ", " : " [");
-    push_element(L, view, i);
+    ml__lua_push_element(L, view, i);
     const char *text = lua_isboolean(L, -1) ? (lua_toboolean(L, -1) ? "true" : "false") : lua_tostring(L, -1);
     lua_pushstring(L, text);
     lua_remove(L, -2);

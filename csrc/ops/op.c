@@ -56,6 +56,63 @@ bool ml_attr_is(const ml_attrs *attrs, const char *name, const char *fallback, c
   return s.bytes != NULL && s.length == strlen(value) && memcmp(s.bytes, value, s.length) == 0;
 }
 
+/* ---------------------------------------------------------------- subgraphs ---- */
+int32_t ml_op_declared_inputs(const ml_op_ctx *ctx) {
+  int32_t n = ctx->n_in;
+  for (size_t i = 0; i < ctx->attrs->count; ++i)
+    if (ctx->attrs->items[i].type == ML_ATTR_GRAPH) n -= ml_subgraph_captures(ctx->attrs->items[i].as.graph);
+  return n;
+}
+
+bool ml_op_subgraph(const ml_op_ctx *ctx, const char *name, ml_subgraph *out) {
+  int32_t at = ml_op_declared_inputs(ctx);
+  for (size_t i = 0; i < ctx->attrs->count; ++i) {
+    const ml_attr *attr = &ctx->attrs->items[i];
+    if (attr->type != ML_ATTR_GRAPH) continue;
+    const struct ml_graph *graph = attr->as.graph;
+    int32_t captures = ml_subgraph_captures(graph);
+    if (strcmp(attr->name, name) == 0) {
+      *out = (ml_subgraph){ graph, ml_subgraph_inputs(graph), ml_subgraph_outputs(graph), captures, ctx->in + at };
+      return true;
+    }
+    at += captures;
+  }
+  return false;
+}
+
+ml_status ml_op_pass(ml_op_ctx *ctx, ml_view *out, const ml_view *from, ml_error *err) {
+  if (out == NULL) return ML_OK;
+  if (from->type != 0) {
+    if (!ml_type_fits(from->type, out->type)) return ml_fail(err, ML_INVALID_ARGUMENT, "a value's type is not the declared one");
+    ml_container *container = ml_view_container(from);
+    if (container == NULL) return ml_fail(err, ML_FAILED_PRECONDITION, "a sequence without a value");
+    return ctx->run->give(ctx->run, out, ml_container_retain(container), err);
+  }
+  if (out->dtype != from->dtype)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "a value is %s, expected %s", ml_dtype_name(from->dtype), ml_dtype_name(out->dtype));
+  bool planned = ml_view_known(out) && (out->data != NULL || out->count == 0);
+  if (!planned) ML_TRY(ctx->run->resize(ctx->run, out, from->dims, from->rank, err));
+  else if (!ml_shape_equal(out->dims, out->rank, from->dims, from->rank)) {
+    char got[128], expected[128];
+    return ml_fail(err, ML_INVALID_ARGUMENT, "a value has shape %s, expected %s", ml_shape_format(from->dims, from->rank, got, sizeof got),
+                   ml_shape_format(out->dims, out->rank, expected, sizeof expected));
+  }
+  if (from->count == 0) return ML_OK;
+  if (from->dtype != ML_STRING) {
+    memcpy(out->data, from->data, from->count * ml_dtype_size(from->dtype));
+    return ML_OK;
+  }
+  const ml_str *strings = from->data;
+  ml_str *copies = out->data;
+  for (size_t i = 0; i < from->count; ++i) {
+    char *bytes = ctx->run->scratch(ctx->run, strings[i].length + 1);
+    if (bytes == NULL) return ml_fail_memory(err, strings[i].length, "a string");
+    if (strings[i].length > 0) memcpy(bytes, strings[i].bytes, strings[i].length);
+    copies[i] = (ml_str){ bytes, strings[i].length };
+  }
+  return ML_OK;
+}
+
 /* ---------------------------------------------------------------- inference ---- */
 void ml_op_set(ml_view *out, ml_dtype dtype, const int64_t *dims, int32_t rank) {
   if (out == NULL) return;
@@ -68,7 +125,21 @@ void ml_op_set(ml_view *out, ml_dtype dtype, const int64_t *dims, int32_t rank) 
   if (ml_view_known(out) && ml_shape_count(out->dims, rank, dtype, &count, NULL) == ML_OK) out->count = count;
 }
 
-void ml_op_like(ml_view *out, const ml_view *in) { ml_op_set(out, in->dtype, in->dims, in->rank); }
+void ml_op_set_type(ml_view *out, uint32_t type) {
+  if (out == NULL) return;
+  if (ml_type_kind(type) == ML_KIND_TENSOR) {
+    ml_op_set(out, ml_type_dtype(type), NULL, ML_UNKNOWN);
+    return;
+  }
+  ml_op_set(out, ML_CONTAINER, NULL, 0);
+  out->type = type;
+}
+
+void ml_op_like(ml_view *out, const ml_view *in) {
+  if (out == NULL) return;
+  ml_op_set(out, in->dtype, in->dims, in->rank);
+  out->type = in->type;
+}
 
 /* "float32, float64" for a mask of dtypes */
 static const char *mask_text(uint32_t mask, char *text, size_t size) {

@@ -11,12 +11,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/status.h"
+#include "tensor/container.h"
 #include "tensor/tensor.h"
 
 /* ---------------------------------------------------------------- attributes ---- */
 typedef enum ml_attr_type { /* ONNX's AttributeProto.AttributeType numbers */
   ML_ATTR_NONE = 0, ML_ATTR_FLOAT = 1, ML_ATTR_INT = 2, ML_ATTR_STRING = 3, ML_ATTR_TENSOR = 4, ML_ATTR_GRAPH = 5,
-  ML_ATTR_FLOATS = 6, ML_ATTR_INTS = 7, ML_ATTR_STRINGS = 8, ML_ATTR_TENSORS = 9, ML_ATTR_GRAPHS = 10
+  ML_ATTR_FLOATS = 6, ML_ATTR_INTS = 7, ML_ATTR_STRINGS = 8, ML_ATTR_TENSORS = 9, ML_ATTR_GRAPHS = 10, ML_ATTR_TYPE = 13
 } ml_attr_type;
 
 struct ml_graph;
@@ -26,15 +27,14 @@ typedef struct ml_attr {
   size_t count;                /* of the array forms; 1 otherwise */
   union {
     float f;
-    int64_t i;
+    int64_t i;                 /* TYPE: as ml_value.type, a tensor's being its dtype */
     ml_str s;
     ml_tensor *tensor;         /* one reference held by the graph */
-    struct ml_graph *graph;    /* owned by the graph */
+    struct ml_graph *graph;    /* a subgraph, owned by the node's graph */
     const float *floats;
     const int64_t *ints;
     const ml_str *strings;
     ml_tensor *const *tensors;
-    struct ml_graph *const *graphs;
   } as;
 } ml_attr;
 
@@ -50,17 +50,37 @@ float ml_attr_float(const ml_attrs *attrs, const char *name, float fallback);
 ml_str ml_attr_str(const ml_attrs *attrs, const char *name, const char *fallback);
 bool ml_attr_is(const ml_attrs *attrs, const char *name, const char *fallback, const char *value); /* string attribute equals value */
 
+/* ---------------------------------------------------------------- subgraphs ---- */
+/* A subgraph (ML_ATTR_GRAPH of If, Loop, Scan …) reads values of the graphs around it. Each of those is an extra input of the subgraph, after its
+ * formal ones, and an extra input of the node: behind the declared inputs stand the captures of its first graph attribute, then the second's …
+ * So everything a node reads is among its inputs, and nobody but these operators needs to know about scopes. */
+typedef struct ml_subgraph {
+  const struct ml_graph *graph;
+  int32_t n_in, n_out;         /* formal */
+  int32_t n_captures;
+  ml_view *const *captures;    /* among the node's inputs */
+} ml_subgraph;
+/* About any graph attribute; implemented by csrc/graph. Input and output views have no data. */
+int32_t ml_subgraph_captures(const struct ml_graph *graph);
+int32_t ml_subgraph_inputs(const struct ml_graph *graph); /* formal */
+int32_t ml_subgraph_outputs(const struct ml_graph *graph);
+void ml_subgraph_output(const struct ml_graph *graph, int32_t index, ml_view *view); /* dtype, type and shape as far as known */
+
 /* ---------------------------------------------------------------- running ---- */
 /* What a run hands to every operator; made by the session. */
 typedef struct ml_run {
   uint64_t seed; /* of the random operators */
   uint64_t step; /* counter: training step, or number of the run */
   const struct ml_kernels *kernels;
+  uint64_t max_loop; /* iterations a Loop may take */
   /* Outputs whose shape only run() learns (NonZero, Unique, strings …): sets out->dims/count and gives memory. Slow path, may allocate. */
   ml_status (*resize)(struct ml_run *run, ml_view *out, const int64_t *dims, int32_t rank, ml_error *err);
   void *(*scratch)(struct ml_run *run, size_t bytes); /* lives until the end of the run; for string bytes and the like; NULL: out of memory */
-  /* Runs a subgraph attribute (If, Loop, Scan); installed by graph. */
-  ml_status (*subgraph)(struct ml_run *run, const struct ml_graph *graph, size_t n_in, ml_view *const *in, size_t n_out, ml_view *out, ml_error *err);
+  /* Makes a container the value of `out` (whose type infer has set); takes the reference over, on failure too. */
+  ml_status (*give)(struct ml_run *run, ml_view *out, ml_container *container, ml_error *err);
+  /* Runs a subgraph attribute on n_in formal inputs followed by its captures, and hands the outputs to `take`; they are valid until it returns. */
+  ml_status (*subgraph)(struct ml_run *run, const struct ml_graph *graph, ml_view *const *in,
+                        ml_status (*take)(void *context, ml_view *const *out, ml_error *err), void *context, ml_error *err);
 } ml_run;
 
 typedef struct ml_op_def ml_op_def;
@@ -77,6 +97,13 @@ typedef struct ml_op_ctx {
   void *workspace;       /* as many bytes as workspace() said, 64-byte aligned */
   ml_run *run;           /* only in run() */
 } ml_op_ctx;
+
+/* Graph attribute `name` with its place among the inputs; false when the node does not have it. */
+bool ml_op_subgraph(const ml_op_ctx *ctx, const char *name, ml_subgraph *out);
+/* Inputs that are no captures. */
+int32_t ml_op_declared_inputs(const ml_op_ctx *ctx);
+/* Gives `out` a copy of the value `from`, whatever it is: shape, elements, string bytes, a container. For outputs that infer may have left unknown. */
+ml_status ml_op_pass(ml_op_ctx *ctx, ml_view *out, const ml_view *from, ml_error *err);
 
 /* ---------------------------------------------------------------- differentiating ---- */
 /* A value of the graph being differentiated; opaque to operators. */
@@ -130,7 +157,8 @@ enum { /* ml_op_def.flags */
   ML_OP_TRAINING = 8,     /* exists only in training graphs (gradients, losses of our own): never written to files */
   ML_OP_VIEW = 16,        /* output 0 is the bytes of input 0 under another shape (Reshape, Squeeze, Flatten, Identity): may alias, run() is then skipped */
   ML_OP_INTERNAL = 32,    /* made by compile only (fused forms) */
-  ML_OP_INPLACE1 = 64     /* output 0 may take over the memory of input 1 */
+  ML_OP_INPLACE1 = 64,    /* output 0 may take over the memory of input 1 */
+  ML_OP_CONTAINERS = 128  /* inputs may be sequences, optionals or maps; all other operators are never shown one */
 };
 
 /* dtype masks: bit n = ONNX number n */
@@ -175,6 +203,8 @@ const ml_op_def *ml_op_at(size_t index);
 /* ---------------------------------------------------------------- helpers for operators (ops/op.c) ---- */
 /* "Gemm 'fc1': " is put in front of every message by the caller of infer/run; operators state only what is wrong. */
 void ml_op_set(ml_view *out, ml_dtype dtype, const int64_t *dims, int32_t rank); /* fills a shape in infer; out may be NULL */
+void ml_op_set_type(ml_view *out, uint32_t type);                                /* a value of this type: a container, or a tensor of unknown rank */
+static inline uint32_t ml_view_type(const ml_view *view) { return view->type ? view->type : ml_type_tensor(view->dtype); } /* in the form that ml_type_of takes */
 void ml_op_like(ml_view *out, const ml_view *in);                                /* same dtype and shape */
 ml_status ml_op_infer_same(ml_op_ctx *ctx, ml_error *err);                       /* output 0 like input 0 */
 ml_status ml_op_infer_broadcast(ml_op_ctx *ctx, ml_error *err);                  /* output 0: broadcast of all inputs, dtype of input 0; dtypes must agree */

@@ -18,7 +18,7 @@ size_t ml_dtype_size(ml_dtype dtype) {
 #undef X
     case ML_DTYPE_NONE: break;
   }
-  return 0;
+  return dtype == ML_CONTAINER ? sizeof(void *) : 0;
 }
 
 const char *ml_dtype_name(ml_dtype dtype) {
@@ -29,7 +29,7 @@ const char *ml_dtype_name(ml_dtype dtype) {
 #undef X
     case ML_DTYPE_NONE: break;
   }
-  return "none";
+  return dtype == ML_CONTAINER ? "container" : "none";
 }
 
 ml_dtype ml_dtype_from_name(const char *name) {

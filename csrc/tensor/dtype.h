@@ -28,6 +28,8 @@ typedef enum ml_dtype {
   ML_DTYPE_MAP(X)
 #undef X
 } ml_dtype;
+/* No element type of ONNX: marks a value that is no tensor (tensor/container.h); its element is a pointer. */
+#define ML_CONTAINER ((ml_dtype)31)
 
 /* One element of a string tensor: bytes need not be NUL-terminated and belong to the tensor's storage. */
 typedef struct ml_str {

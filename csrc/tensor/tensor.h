@@ -17,6 +17,7 @@ typedef struct ml_view {
   ml_dtype dtype;
   int32_t rank;               /* ML_UNKNOWN: not known */
   int64_t dims[ML_MAX_RANK];  /* ML_UNKNOWN: not known */
+  uint32_t type;              /* 0: a tensor; else what kind of container (tensor/container.h), and dtype is ML_CONTAINER */
 } ml_view;
 
 /* Product of dims (1 for rank 0), checked. Fails with the offending dimension: unknown, negative, overflow of size_t/PTRDIFF_MAX bytes. */

@@ -112,7 +112,8 @@ local function is_named(x) return type(x) == "table" and type((next(x))) == "str
 local function run(self, x)
   local program, inputs = self:program(), { x }
   local ok, outputs, message
-  if is_named(x) or data.is_dataset(x) then inputs = examples.inputs(examples.of(x), self.built) end
+  if data.is_dataset(x) then inputs = examples.inputs(examples.of(x), self.built)
+  elseif is_named(x) then inputs = examples.named_inputs(x, self.built) end
   ok, outputs, message = pcall(program.run, program, inputs)
   if not ok then error("predict: " .. outputs, 0) end
   return outputs, message

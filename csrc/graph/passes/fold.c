@@ -15,11 +15,12 @@ static bool foldable(const ml_node *node, const ml_compile_options *options)
     if (!ml__is_constant(node->in[i], options)) return false;
     bytes_in += node->in[i]->init->view.count * ml_dtype_size(node->in[i]->dtype);
   }
-  for (size_t i = 0; i < node->attrs.count; i++) if (node->attrs.items[i].type == ML_ATTR_GRAPH || node->attrs.items[i].type == ML_ATTR_GRAPHS) return false;
+  for (size_t i = 0; i < node->attrs.count; i++) if (node->attrs.items[i].type == ML_ATTR_GRAPH) return false;
   for (int32_t i = 0; i < node->n_out; i++) {
     const ml_value *v = node->out[i];
     size_t count;
     if (!v) continue;
+    if (v->type) return false;
     if (v->rank == ML_UNKNOWN || ml_shape_count(v->dims, v->rank, v->dtype, &count, NULL) != ML_OK) return false;
     if (count * ml_dtype_size(v->dtype) > bytes_in + FOLD_MAX_GROWTH) return false;
   }

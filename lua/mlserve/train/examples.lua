@@ -182,6 +182,30 @@ function examples.inputs(self, graph)
   return list
 end
 
+--- What a model's inputs are given by name, in the graph's order: tensors or nested arrays, and values of other types as they are. Unlike
+--- examples to learn from, they need not have the same number of rows.
+---@param x table value by input name; one value under any name for a model of one input
+---@param graph userdata
+---@return table[]
+function examples.named_inputs(x, graph)
+  local list, used, wanted, given = {}, 0, graph:inputs(), sorted_keys(x)
+  for i, input in ipairs(wanted) do
+    local value = x[input.name]
+    if value == nil and #wanted == 1 and #given == 1 then value = x[given[1]] end
+    if value == nil then error(format("the model's input '%s' is not among the inputs given (%s)", input.name, table.concat(given, ", ")), 0) end
+    if not input.dtype:find("(", 1, true) then value = fitted(core.tensor(value), input) end
+    list[i], used = value, used + 1
+  end
+  if used < #given then
+    local known = {}
+    for _, input in ipairs(wanted) do known[input.name] = true end
+    for _, name in ipairs(given) do
+      if not known[name] then error(format("the model has no input '%s'", name), 0) end
+    end
+  end
+  return list
+end
+
 --- Inputs as a Sequential is built for: { name, dtype, shape } each.
 ---@param self table
 ---@return table[]

@@ -1,0 +1,23 @@
+/* SequenceAt 11: the tensor at position, in [-n, n-1]. ONNX operator specification. */
+#include "ops/sequence.h"
+
+static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
+  uint32_t inner;
+  ML_TRY(ml__expect_kind(ctx, 0, ML_KIND_SEQUENCE, &inner, err));
+  ml_op_set_type(ctx->out[0], inner);
+  return ML_OK;
+}
+
+static ml_status run(ml_op_ctx *ctx, ml_error *err) {
+  ml_container *from = ml_view_container(ctx->in[0]);
+  int64_t position;
+  size_t at;
+  ML_TRY(ml__position(ctx, 1, 0, &position, err));
+  ML_TRY(ml__in_sequence(position, from->count, 0, &at, err));
+  return ml__pass_item(ctx, ctx->out[0], &from->items[at], err);
+}
+
+const ml_op_def ml_op_sequence_at = {
+  .name = "SequenceAt", .domain = "", .since = 11, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .flags = ML_OP_CONTAINERS,
+  .formula = "y = s[position]", .infer = infer, .run = run,
+};
