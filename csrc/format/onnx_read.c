@@ -750,6 +750,8 @@ static ml_status import(importer *im, ml_error *err) {
   ML_TRY(read_model(im, err));
   ML_TRY(scan_graph(im, err));
   ML_TRY(refuse_unsupported(im, err));
+  im->graph->onnx_opset = im->has_onnx ? im->onnx_version : 0;
+  im->graph->onnx_ml_opset = im->has_ml ? im->ml_version : 0;
   ML_TRY(for_each(im, ML__GRAPH_INITIALIZER, read_initializer, err));
   ML_TRY(for_each(im, ML__GRAPH_INPUT, read_input, err));
   ML_TRY(for_each(im, ML__GRAPH_NODE, NULL, err));

@@ -646,6 +646,8 @@ static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, 
   for (size_t i = 0; i < 3; i++)
     if (texts[i] && !(*copies[i] = ml_arena_strndup(to->arena, texts[i], strlen(texts[i])))) return ml_fail_memory(err, 1, "a graph");
   to->model_version = from->model_version;
+  to->onnx_opset = from->onnx_opset;
+  to->onnx_ml_opset = from->onnx_ml_opset;
   if (to->next_node < from->next_node) to->next_node = from->next_node;
   to->next_name = from->next_name;
   return ML_OK;
