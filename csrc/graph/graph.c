@@ -474,7 +474,7 @@ ml_status ml_graph_prune(ml_graph *g, ml_error *err)
     free_attrs(&node->attrs, true);
     node->attrs.count = 0;
   }
-  memmove(g->nodes, g->nodes + kept, (g->n_nodes - kept) * sizeof *g->nodes);
+  if (kept > 0) memmove(g->nodes, g->nodes + kept, (g->n_nodes - kept) * sizeof *g->nodes);
   g->n_nodes -= kept;
   for (size_t i = 0; i < g->n_values; i++) {
     ml_value *v = g->values[i];

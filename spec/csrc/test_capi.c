@@ -164,6 +164,7 @@ static void test_cases(void) {
 
 static void test_library(void) {
   ok(mlserve_abi_version() == MLSERVE_ABI_VERSION, "the library has the header's binary interface");
+  ok(sizeof(mlserve_options) == 32 && offsetof(mlserve_options, max_nodes) == 24, "options of interface 1 are 32 bytes: only their end may grow");
   ok(strchr(mlserve_version(), '.') != NULL, "version %s", mlserve_version());
   ok(strcmp(mlserve_status_name(MLSERVE_DATA_LOSS), "DATA_LOSS") == 0 && strcmp(mlserve_status_name(99), "UNKNOWN") == 0, "names of statuses");
   ok(strcmp(mlserve_dtype_name(MLSERVE_BFLOAT16), "bfloat16") == 0 && strcmp(mlserve_dtype_name(77), "none") == 0, "names of element types");
@@ -353,6 +354,7 @@ static void test_running_errors(void) {
      memcmp(mlserve_value_data(out[0]), mlserve_value_data(out[1]), 12) == 0, "an output may be asked for twice");
   mlserve_value_free(out[0]);
   mlserve_value_free(out[1]);
+  out[0] = out[1] = NULL;
   mlserve_value_strings((const char *[]){ "a" }, NULL, (int64_t[]){ 1 }, 1, &y, MESSAGE);
   ok(fails(mlserve_run(t.model, NULL, &v, 1, NULL, &y, 1, MESSAGE), MLSERVE_INVALID_ARGUMENT, "strings"), "%s", message);
   ok(fails(mlserve_run(t.model, NULL, &y, 1, NULL, out, 1, MESSAGE), MLSERVE_INVALID_ARGUMENT, "string"), "%s", message);

@@ -61,4 +61,7 @@ check "C++ predicts the same" same "$("$scratch/cxx" "$model" $(rows benign | he
 
 check "make uninstall" make -s uninstall PREFIX="$prefix"
 check "uninstall leaves no file" same "$(find "$prefix" -type f -o -type l)" ""
+
+check "make install DESTDIR" make -s install DESTDIR="$scratch/stage" PREFIX=/usr
+check "the staged file for pkg-config names no stage" same "$(head -n 1 "$scratch/stage/usr/lib/pkgconfig/mlserve.pc")" "prefix=/usr"
 finish
