@@ -37,6 +37,8 @@ LUA_SRC   := $(filter-out $(NET_LUA),$(wildcard csrc/lua/*.c))
 CORE_OBJ  := $(CORE_SRC:csrc/%.c=$(BUILD)/obj/%.o)
 NET_OBJ   := $(NET_SRC:csrc/%.c=$(BUILD)/obj/%.o)
 BASE_OBJ  := $(filter $(BUILD)/obj/base/%,$(CORE_OBJ))
+CAPI_OBJ  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(wildcard csrc/capi/*.c))
+ABI       := $(shell sed -n 's/^.define MLSERVE_ABI_VERSION //p' csrc/mlserve.h)
 
 # One short line per file, or (V=1) the command itself.
 ifeq ($(V),1)
@@ -52,8 +54,9 @@ endif
 MAKEFLAGS += --no-print-directory
 export BUILD CC V STRIP INSTALL LUA54
 
-.PHONY: all
-all: $(foreach lua,$(LUAS),$(BUILD)/$(lua)/mlserve/core.so $(BUILD)/$(lua)/mlserve/net.so) ## build the modules for every Lua there is
+.PHONY: all modules
+all: modules $(BUILD)/libmlserve.so ## build the modules for every Lua there is, and the library for C
+modules: $(foreach lua,$(LUAS),$(BUILD)/$(lua)/mlserve/core.so $(BUILD)/$(lua)/mlserve/net.so)
 	@$(if $(LUAS),,echo "no Lua with headers found (pkg-config lua5.4, luajit): run make deps" >&2; exit 1)
 
 # ---- building ----
@@ -77,7 +80,7 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP $(ISA_FLAGS) -c -o $@ $<
 
-$(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ)
+$(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ) $(CAPI_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)
 	$(Q)ar rcs $@ $^
@@ -86,7 +89,7 @@ $(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ)
 define LINK_MODULE
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(or $(LIBFLAG),-shared) $(LDFLAGS) -Wl,--exclude-libs,ALL -o $@ $^ $(1) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(or $(LIBFLAG),-shared) $(LDFLAGS) -Wl,--exclude-libs,ALL -o $@ $(filter-out %.map,$^) $(1) $(LDLIBS)
 	@missing=$$(nm -D --undefined-only $@ | awk '$$2 ~ /^ml_/ { print $$2 }'); test -z "$$missing" || \
 	  { echo "$@: undefined:" $$missing >&2; rm -f $@; exit 1; }
 endef
@@ -105,6 +108,11 @@ $(BUILD)/$(1)/mlserve/net.so: $(NET_LUA:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(NE
 endef
 lua_cflags = $(or $(LUA_CFLAGS_$(1)),$(shell pkg-config --cflags $(1) 2>/dev/null))
 $(foreach lua,$(LUAS),$(eval $(call LUA_MODULES,$(lua),$(call lua_cflags,$(lua)))))
+
+# The library for C takes from the archive what it uses: no training, no data, no server.
+CAPI_LINK := -Wl,-soname,libmlserve.so.$(ABI) -Wl,--version-script=csrc/capi/libmlserve.map
+$(BUILD)/libmlserve.so: $(CAPI_OBJ) $(BUILD)/libmlserve.a csrc/capi/libmlserve.map
+	$(call LINK_MODULE,$(CAPI_LINK) $(BLAS_LIBS))
 
 # ---- C programs of spec/ and bench/, each linked with the whole core ----
 
@@ -164,8 +172,8 @@ test-asan: ## C units and specs under AddressSanitizer and UndefinedBehaviorSani
 	@BUILD=build-asan SANITIZER=address build-aux/test.sh c lua5.4 luajit
 # OpenBLAS is not instrumented: left out, so that only our own threads are looked at.
 test-tsan: ## thread pool, shared programs and sessions under ThreadSanitizer
-	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" BLAS=none build-tsan/spec/test_base build-tsan/spec/test_graph
-	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph" build-aux/test.sh c
+	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi)
+	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi" build-aux/test.sh c
 
 FUZZ_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each, under sanitizers
@@ -197,23 +205,25 @@ bench: ## speed, against ONNX Runtime, PyTorch and scikit-learn where they are t
 
 lua_version = $(if $(filter luajit,$(1)),5.1,5.4)
 .PHONY: install uninstall rock install-rock clean
-install: all ## into $(PREFIX) (default /usr/local), for Lua 5.4 and LuaJIT; DESTDIR is honoured
+install: all ## into $(PREFIX) (default /usr/local), for Lua 5.4, LuaJIT and C; DESTDIR is honoured
 	@$(foreach lua,$(LUAS),build-aux/install.sh "$(BUILD)/$(lua)" "$(DESTDIR)$(PREFIX)/lib/lua/$(call lua_version,$(lua))" \
 	  "$(DESTDIR)$(PREFIX)/share/lua/$(call lua_version,$(lua))" && ) true
 	@$(INSTALL) -d "$(DESTDIR)$(PREFIX)/bin"
 	@sed '1a package.path = "$(PREFIX)/share/lua/5.4/?.lua;$(PREFIX)/share/lua/5.4/?/init.lua;" .. package.path\npackage.cpath = "$(PREFIX)/lib/lua/5.4/?.so;" .. package.cpath' \
 	  bin/mlserve > "$(DESTDIR)$(PREFIX)/bin/mlserve"
 	@chmod 755 "$(DESTDIR)$(PREFIX)/bin/mlserve"
+	@build-aux/install-c.sh "$(BUILD)/libmlserve.so" "$(ABI)" "$(VERSION)" "$(PREFIX)" "$(DESTDIR)"
 	@echo "installed mlserve $(VERSION) in $(DESTDIR)$(PREFIX)"
 uninstall: ## remove what install put there
-	@rm -f "$(DESTDIR)$(PREFIX)/bin/mlserve"
+	@rm -f "$(DESTDIR)$(PREFIX)/bin/mlserve" "$(DESTDIR)$(PREFIX)"/lib/libmlserve.so* "$(DESTDIR)$(PREFIX)/include/mlserve.h" \
+	  "$(DESTDIR)$(PREFIX)/lib/pkgconfig/mlserve.pc"
 	@for version in 5.4 5.1; do rm -rf "$(DESTDIR)$(PREFIX)/lib/lua/$$version/mlserve" "$(DESTDIR)$(PREFIX)/share/lua/$$version/mlserve"; done
 	@echo "removed mlserve from $(DESTDIR)$(PREFIX)"
 
 # LuaRocks: one Lua, its headers in LUA_INCDIR. The module made for 5.1 is LuaJIT's too.
 ROCK := $(BUILD)/rock
 rock:
-	@$(MAKE) BUILD=$(ROCK) LUAS=lua LUA_CFLAGS_lua="$(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(shell pkg-config --cflags lua5.4))" all
+	@$(MAKE) BUILD=$(ROCK) LUAS=lua LUA_CFLAGS_lua="$(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(shell pkg-config --cflags lua5.4))" modules
 install-rock:
 	@build-aux/install.sh "$(ROCK)/lua" "$(INST_LIBDIR)" "$(INST_LUADIR)"
 	@$(INSTALL) -D -m 755 bin/mlserve "$(INST_BINDIR)/mlserve"

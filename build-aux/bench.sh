@@ -41,11 +41,12 @@ runtime=$(find "$venv" -name 'libonnxruntime.so.*' 2>/dev/null | head -n 1)
 for lua in lua5.4 luajit; do [ -d "$BUILD/$lua" ] && with $lua bench/bench_infer.lua "$model" >> "$scratch/rows"; done
 row "allocations in 1000 predictions" "$("$BUILD/bench/bench_alloc" "$model" 1000)" ""
 if command -v valgrind >/dev/null; then
-  instructions() {
-    valgrind --tool=callgrind --callgrind-out-file="$scratch/callgrind" "$BUILD/bench/bench_alloc" "$model" "$1" 2>&1 |
+  instructions() { # CALLS [capi]
+    valgrind --tool=callgrind --callgrind-out-file="$scratch/callgrind" "$BUILD/bench/bench_alloc" "$model" "$@" 2>&1 |
       sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
   }
   row "instructions of a prediction" $((($(instructions 3000) - $(instructions 1000)) / 2000)) ""
+  row "the same through the C API" $((($(instructions 3000 capi) - $(instructions 1000 capi)) / 2000)) ""
 fi
 
 # ---- training ----

@@ -52,6 +52,7 @@ look() {
   need test 'luarocks' command -v luarocks
   need test 'lua5.1' command -v lua5.1
   need test 'liblua5.1-0-dev|liblua5.1-dev' headers lua5.1
+  need test 'g++' command -v "${CXX:-g++}"
   need test 'curl' command -v curl
   need test 'nginx-light|nginx' command -v nginx
   need test 'libonnx-testdata' file_there /usr/share/libonnx-testdata/data/node

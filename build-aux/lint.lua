@@ -7,7 +7,7 @@ local LONGEST = 200 -- columns a line of code may have; 130 is the aim
 local INCLUDES = {
   base = {}, codec = { "base" }, kernels = { "base" }, tensor = { "kernels" }, ops = { "tensor", "codec" }, graph = { "ops" }, eval = { "tensor" },
   data = { "tensor", "codec" }, train = { "graph", "eval", "data" }, format = { "graph", "codec" }, serve = { "format" }, net = { "base" },
-  lua = { "train", "serve", "net" },
+  capi = { "serve" }, lua = { "train", "serve", "net" },
 }
 
 local findings = 0
@@ -121,6 +121,22 @@ end
 for path, text in each("^csrc/ops/.+%.c$") do
   local stem = text:match("\nconst ml_op_def ml_op_([%w_]+)%s*=")
   if stem and not in_list[stem] then say(path, "defines ml_op_%s, which has no row in ops.def", stem) end
+end
+
+-- ---- the C API ----
+-- Every function has a comment in front of it and stands in docs/c-api.md; the version of the symbols is that of the header.
+
+local header, page = texts["csrc/mlserve.h"] or "", texts["docs/c-api.md"] or ""
+local before
+for line, number in each_line(header) do
+  local name = line:match("^MLSERVE_API .-(mlserve_[%w_]+)%(")
+  if name and not (before or ""):find("%*/$") then say("csrc/mlserve.h:" .. number, "%s has no comment", name) end
+  if name and not page:find("%f[%w_]" .. name .. "%f[^%w_]") then say("docs/c-api.md", "does not name %s", name) end
+  before = line
+end
+local abi = header:match("#define MLSERVE_ABI_VERSION (%d+)") or "?"
+if not (texts["csrc/capi/libmlserve.map"] or ""):find("MLSERVE_" .. abi .. " {", 1, true) then
+  say("csrc/capi/libmlserve.map", "is not of version %s, as mlserve.h is", abi)
 end
 
 -- ---- tests ----

@@ -692,6 +692,8 @@ ml_status ml__onnx_read_subgraph(ml__importer *im, ml_pb_reader reader, ml__onnx
 static ml_status import(ml__importer *im, ml_error *err) {
   ML_TRY(recycle(im, err));
   ML_TRY(read_model(im, err));
+  im->graph->onnx_opset = im->has_onnx ? im->onnx_version : 0;
+  im->graph->onnx_ml_opset = im->has_ml ? im->ml_version : 0;
   ML_TRY(refuse_unsupported(im, err));
   ML_TRY(read_graph(im, err));
   ml_status status = freeze(im, err);

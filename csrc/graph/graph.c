@@ -518,7 +518,7 @@ ml_status ml_graph_prune(ml_graph *g, ml_error *err)
     free_attrs(&node->attrs, true);
     node->attrs.count = 0;
   }
-  memmove(g->nodes, g->nodes + kept, (g->n_nodes - kept) * sizeof *g->nodes);
+  if (kept > 0) memmove(g->nodes, g->nodes + kept, (g->n_nodes - kept) * sizeof *g->nodes);
   g->n_nodes -= kept;
   for (size_t i = 0; i < g->n_values; i++) {
     ml_value *v = g->values[i];
@@ -689,6 +689,8 @@ static ml_status clone_into(const ml_graph *from, ml_graph *to, ml_value **map, 
     if (texts[i] && !(*copies[i] = ml_arena_strndup(to->arena, texts[i], strlen(texts[i])))) return ml_fail_memory(err, 1, "a graph");
   to->model_version = from->model_version;
   to->n_captures = from->n_captures;
+  to->onnx_opset = from->onnx_opset;
+  to->onnx_ml_opset = from->onnx_ml_opset;
   if (to->next_node < from->next_node) to->next_node = from->next_node;
   to->next_name = from->next_name;
   return ML_OK;

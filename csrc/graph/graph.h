@@ -49,6 +49,7 @@ struct ml_graph {
   ml_property *properties; size_t n_properties, cap_properties; /* ONNX metadata_props */
   const char *producer_name, *producer_version, *doc; /* may be NULL */
   int64_t model_version;
+  int64_t onnx_opset, onnx_ml_opset; /* operator sets of the file it was read from; 0: none */
   uint32_t next_node, next_name;
   void *names;                     /* private: hash from name to value */
 };
