@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
-# interop.sh: compares mlserve with ONNX Runtime, scikit-learn and PyTorch. Pinned Python packages go into .interop/venv, once; PyTorch is the
-# system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
+# interop.sh: compares mlserve with ONNX Runtime, scikit-learn and PyTorch, and runs the backend tests of the newest onnx package. Pinned Python
+# packages go into .interop/venv and .interop/suite-venv, the tests that onnx generates into .interop/suite, once; PyTorch is the system's
+# (python3-torch), run by the system's Python. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# environment DIRECTORY REQUIREMENTS: a virtual environment with exactly those packages
+environment() {
+  if cmp -s "$2" "$1/requirements.txt"; then return; fi
+  echo "making $1 (once)"
+  python3 -m venv --clear "$1"
+  "$1/bin/pip" install -q --disable-pip-version-check -r "$2"
+  cp "$2" "$1/requirements.txt"
+}
 venv=${INTEROP_VENV:-.interop/venv}
-if ! cmp -s build-aux/interop-requirements.txt "$venv/requirements.txt"; then
-  echo "making $venv (once)"
-  python3 -m venv --clear "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check -r build-aux/interop-requirements.txt
-  cp build-aux/interop-requirements.txt "$venv/requirements.txt"
+environment "$venv" build-aux/interop-requirements.txt
+environment .interop/suite-venv build-aux/onnx-suite-requirements.txt
+# made anew when the packages or the script have changed
+made_by=$(cat build-aux/onnx-suite-requirements.txt build-aux/onnx_suite.py)
+if [ "$(cat .interop/suite/made-by 2>/dev/null)" != "$made_by" ]; then
+  .interop/suite-venv/bin/python -W ignore build-aux/onnx_suite.py .interop/suite
+  printf '%s\n' "$made_by" > .interop/suite/made-by
 fi
 case ${BUILD:=build} in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 export BUILD
