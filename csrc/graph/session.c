@@ -128,11 +128,21 @@ static ml_status subgraph(ml_run *run, const ml_graph *graph, ml_view *const *in
   enum { STACK = 16 };
   ml_program *program = ml__subprogram(s->program, graph);
   ml_view stack[STACK], *views = stack;
-  size_t n = program->graph->n_inputs;
+  size_t n = program->graph->n_inputs, wrapped = 0;
   if (n > STACK && !(views = ml_alloc(n * sizeof *views))) return ml_fail_memory(err, n * sizeof *views, "a subgraph");
-  for (size_t i = 0; i < n; i++) views[i] = *in[i];
+  ml_container *optional[STACK]; /* a value where the subgraph takes an optional one (Loop may carry either) */
+  ml_status status = ML_OK;
+  for (size_t i = 0; i < n && status == ML_OK; i++) {
+    uint32_t wanted = program->graph->inputs[i]->type;
+    views[i] = *in[i];
+    if (ml_type_kind(wanted) != ML_KIND_OPTIONAL || ml_type_kind(views[i].type) == ML_KIND_OPTIONAL || wrapped == STACK) continue;
+    status = ml_container_new(ml_type_of(ML_KIND_OPTIONAL, ml_view_type(in[i])), 1, &optional[wrapped], err);
+    if (status == ML_OK) status = ml_item_of(in[i], &optional[wrapped++]->items[0], err);
+    if (status == ML_OK) ml_view_of_container(&optional[wrapped - 1], &views[i]);
+  }
   subrun r = { take, context };
-  ml_status status = ml__program_run(program, views, run->seed, run->step + (++s->subruns << 32), take_outputs, &r, err);
+  if (status == ML_OK) status = ml__program_run(program, views, run->seed, run->step + (++s->subruns << 32), take_outputs, &r, err);
+  while (wrapped > 0) ml_container_release(optional[--wrapped]);
   if (views != stack) ml_free(views);
   return status;
 }

@@ -50,7 +50,7 @@ typedef struct verification {
   double rtol, atol; /* negative: the case's data.json, else ONNX's own */
   ml_graph *graph;
   ml_program *program; /* NULL: to be compiled; anew when a data set has changed the graph */
-  ml_tensor **in;      /* of the data set, by graph input */
+  ml_item *in;         /* of the data set, by graph input */
   ml_view *views;
   bool *random;        /* by value id: hangs on drawn numbers */
   sample *samples;     /* by graph output; rows NULL: not random */
@@ -171,17 +171,11 @@ static ml_status compare_tensors(verification *v, const char *name, const ml_vie
 static bool is_zero(const verification *v, const ml_value *value) {
   const ml_tensor *known = value->init;
   for (size_t i = 0; !known && i < v->graph->n_inputs; i++)
-    if (v->graph->inputs[i] == value) known = v->in[i];
+    if (v->graph->inputs[i] == value) known = v->in[i].tensor;
   if (!known || known->view.dtype == ML_STRING) return false;
   for (size_t i = 0; i < known->view.count; i++)
     if (ml_element_get(known->view.data, known->view.dtype, i) != 0) return false;
   return true;
-}
-
-static bool has_subgraph(const ml_node *node) {
-  for (size_t i = 0; i < node->attrs.count; i++)
-    if (node->attrs.items[i].type == ML_ATTR_GRAPH || node->attrs.items[i].type == ML_ATTR_GRAPHS) return true;
-  return false;
 }
 
 /* Calls visit for every node of the graph and of the graphs in it, until one says true. */
@@ -192,9 +186,6 @@ static bool any_node(const ml_graph *graph, bool (*visit)(verification *v, const
     for (size_t k = 0; k < node->attrs.count; k++) {
       const ml_attr *attr = &node->attrs.items[k];
       if (attr->type == ML_ATTR_GRAPH && any_node(attr->as.graph, visit, v)) return true;
-      if (attr->type != ML_ATTR_GRAPHS) continue;
-      for (size_t n = 0; n < attr->count; n++)
-        if (any_node(attr->as.graphs[n], visit, v)) return true;
     }
   }
   return false;
@@ -213,26 +204,22 @@ static bool draws_within(verification *v, const ml_node *node) {
   for (size_t k = 0; k < node->attrs.count; k++) {
     const ml_attr *attr = &node->attrs.items[k];
     if (attr->type == ML_ATTR_GRAPH && any_node(attr->as.graph, draws, v)) return true;
-    if (attr->type != ML_ATTR_GRAPHS) continue;
-    for (size_t n = 0; n < attr->count; n++)
-      if (any_node(attr->as.graphs[n], draws, v)) return true;
   }
   return false;
 }
 
-/* Marks the values that hang on drawn numbers. A node with a subgraph may read any value there is so far. */
+/* Marks the values that hang on drawn numbers. What a subgraph reads is among its node's inputs. */
 static ml_status follow_draws(verification *v, ml_error *err) {
   const ml_graph *graph = v->graph;
-  bool any = false;
   ml_free(v->random);
   v->random = ml_alloc_zero(graph->n_values + 1, sizeof *v->random);
   if (!v->random) return ml_fail_memory(err, graph->n_values, "a case");
   for (size_t i = 0; i < graph->n_nodes; i++) {
     const ml_node *node = graph->nodes[i];
-    bool random = (any && has_subgraph(node)) || draws_within(v, node);
+    bool random = draws_within(v, node);
     for (int32_t k = 0; k < node->n_in && !random; k++) random = node->in[k] && v->random[node->in[k]->id];
     for (int32_t k = 0; k < node->n_out && random; k++)
-      if (node->out[k]) v->random[node->out[k]->id] = any = true;
+      if (node->out[k]) v->random[node->out[k]->id] = true;
   }
   return ML_OK;
 }
@@ -322,16 +309,73 @@ static ml_status run_samples(verification *v, ml_session *session, ml_error *err
 /* ---------------------------------------------------------------- values ---- */
 /* The one place where the bytes of a .pb file become a value, by the type that the model declares (NULL: no such input or output;
  * its name then decides). *name points into the bytes. */
-static ml_status read_value(const ml_value *declared, const ml_file_map *file, const char *path, ml_tensor **out, const char **name,
+static ml_status read_value(const ml_value *declared, const ml_file_map *file, const char *path, ml_item *out, const char **name,
                             size_t *length, ml_error *err) {
-  ML_TRY(ml_onnx_tensor_read(file->bytes, file->size, path, out, name, length, err));
-  if (declared) take_bits(&(*out)->view, declared->dtype);
+  ML_TRY(ml_onnx_value_read(file->bytes, file->size, path, declared ? declared->type : 0, out, name, length, err));
+  if (declared && out->tensor) take_bits(&out->tensor->view, declared->dtype);
+  return ML_OK;
+}
+
+static ml_view element_of(const ml_tensor *tensor, size_t i) {
+  size_t size = ml_dtype_size(tensor->view.dtype);
+  return (ml_view){ .data = (char *)tensor->view.data + i * size, .count = 1, .dtype = tensor->view.dtype };
+}
+
+static bool same_key(const ml_view *a, const ml_view *b) {
+  if (a->dtype != ML_STRING) return *(const int64_t *)a->data == *(const int64_t *)b->data;
+  const ml_str *x = a->data, *y = b->data;
+  return x->length == y->length && (x->length == 0 || memcmp(x->bytes, y->bytes, x->length) == 0);
+}
+
+/* The order of the keys means nothing. */
+static ml_status compare_maps(verification *v, const char *name, const ml_container *got, const ml_container *expected, ml_error *err) {
+  size_t n = got->items[0].tensor->view.count, want = expected->items[0].tensor->view.count;
+  if (n != want) return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: output '%.80s' has %zu keys, expected %zu", v->set, name, n, want);
+  for (size_t i = 0; i < n; i++) {
+    ml_view key = element_of(expected->items[0].tensor, i), at, value;
+    size_t k = 0;
+    while (k < n && (at = element_of(got->items[0].tensor, k), !same_key(&at, &key))) k++;
+    if (k == n) return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: output '%.80s' lacks key %zu of those expected", v->set, name, i);
+    at = element_of(got->items[1].tensor, k);
+    value = element_of(expected->items[1].tensor, i);
+    ML_TRY(compare_types(v, name, &at, &value, err));
+    ML_TRY(compare_tensors(v, name, &at, &value, err));
+  }
+  return ML_OK;
+}
+
+/* Sequences and optionals element by element. */
+static ml_status compare_containers(verification *v, const char *name, ml_container *got, ml_container *expected, ml_error *err) {
+  char a[96], b[96];
+  if (!ml_type_fits(got->type, expected->type))
+    return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: output '%.80s' is %s, expected %s", v->set, name, ml_type_format(got->type, a, sizeof a),
+                   ml_type_format(expected->type, b, sizeof b));
+  ml_kind kind = ml_type_kind(got->type);
+  if (kind == ML_KIND_MAP_INT64 || kind == ML_KIND_MAP_STRING) return compare_maps(v, name, got, expected, err);
+  if (got->count != expected->count)
+    return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: output '%.80s' has %zu elements, expected %zu", v->set, name, got->count, expected->count);
+  for (size_t i = 0; i < got->count; i++) {
+    ml_status status;
+    if (got->items[i].container) {
+      status = compare_containers(v, name, got->items[i].container, expected->items[i].container, err);
+    } else {
+      status = compare_types(v, name, &got->items[i].tensor->view, &expected->items[i].tensor->view, err);
+      if (status == ML_OK) status = compare_tensors(v, name, &got->items[i].tensor->view, &expected->items[i].tensor->view, err);
+    }
+    if (status != ML_OK) return ml_fail_in(err, status, "element %zu", i);
+  }
   return ML_OK;
 }
 
 /* The one place where an output is compared. A random one is only noted here; run_samples looks at its distribution. */
-static ml_status compare_value(verification *v, size_t index, const ml_view *got, ml_tensor *expected, ml_error *err) {
+static ml_status compare_value(verification *v, size_t index, const ml_view *got, ml_item *item, ml_error *err) {
   const ml_value *declared = v->graph->outputs[index];
+  ml_tensor *expected = item->tensor;
+  if (got->type && item->container) {
+    v->outputs++;
+    return compare_containers(v, declared->name, ml_view_container(got), item->container, err);
+  }
+  if (got->type || !expected) return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: output '%.80s' is %s tensor", v->set, declared->name, got->type ? "no" : "a");
   ML_TRY(compare_types(v, declared->name, got, &expected->view, err));
   v->outputs++;
   if (!v->random[declared->id]) return compare_tensors(v, declared->name, got, &expected->view, err);
@@ -345,14 +389,14 @@ static ml_status join(const verification *v, char *path, const char *kind, size_
   return n > 0 && n < MAX_PATH ? ML_OK : ml_fail(err, ML_INVALID_ARGUMENT, "the path of %s_%zu.pb is too long", kind, index);
 }
 
-/* *out stays NULL when there is no such file. `name` gets the value's name, cut to fit. */
-static ml_status read_file(const verification *v, const char *kind, size_t index, const ml_value *declared, ml_tensor **out, char *name,
+/* *out stays empty when there is no such file. `name` gets the value's name, cut to fit. */
+static ml_status read_file(const verification *v, const char *kind, size_t index, const ml_value *declared, ml_item *out, char *name,
                            size_t size, ml_error *err) {
   char path[MAX_PATH];
   ml_file_map map;
   const char *given = NULL;
   size_t length = 0;
-  *out = NULL;
+  *out = (ml_item){ NULL, NULL };
   ML_TRY(join(v, path, kind, index, err));
   if (access(path, F_OK) != 0) return ML_OK;
   ML_TRY(ml_file_open_map(path, &map, err));
@@ -370,40 +414,40 @@ static ml_status read_file(const verification *v, const char *kind, size_t index
 /* ---------------------------------------------------------------- running ---- */
 /* An input file belongs to the graph input of its name; else to the one of its number. One that has the name of an initialiser
  * replaces it. */
-static ml_status take_input(verification *v, size_t index, const char *name, ml_tensor *tensor, ml_error *err) {
+static ml_status take_input(verification *v, size_t index, const char *name, ml_item *item, ml_error *err) {
   ml_value *value = *name ? ml_graph_find(v->graph, name) : NULL;
   size_t at = index;
-  if (value && value->init) {
-    ml_status status = ml_graph_set_initializer(v->graph, value, tensor, err);
-    ml_tensor_release(tensor);
+  if (value && value->init && item->tensor) {
+    ml_status status = ml_graph_set_initializer(v->graph, value, item->tensor, err);
+    ml__lua_release_items(item, 1);
     ml_program_release(v->program);
     v->program = NULL;
     return status;
   }
   for (size_t i = 0; value && i < v->graph->n_inputs; i++)
     if (v->graph->inputs[i] == value) at = i;
-  if (at >= v->graph->n_inputs || v->in[at]) {
-    ml_tensor_release(tensor);
+  if (at >= v->graph->n_inputs || v->in[at].tensor || v->in[at].container) {
+    ml__lua_release_items(item, 1);
     return ml_fail(err, ML_DATA_LOSS, "test_data_set_%d: input_%zu.pb is for no input of the model", v->set, index);
   }
-  take_bits(&tensor->view, v->graph->inputs[at]->dtype);
-  v->in[at] = tensor;
+  if (item->tensor) take_bits(&item->tensor->view, v->graph->inputs[at]->dtype);
+  v->in[at] = *item;
   return ML_OK;
 }
 
 static ml_status take_inputs(verification *v, ml_error *err) {
   const ml_graph *graph = v->graph;
   for (size_t i = 0;; i++) {
-    ml_tensor *tensor;
+    ml_item item;
     char name[256];
-    ML_TRY(read_file(v, "input", i, i < graph->n_inputs ? graph->inputs[i] : NULL, &tensor, name, sizeof name, err));
-    if (!tensor) break;
-    ML_TRY(take_input(v, i, name, tensor, err));
+    ML_TRY(read_file(v, "input", i, i < graph->n_inputs ? graph->inputs[i] : NULL, &item, name, sizeof name, err));
+    if (!item.tensor && !item.container) break;
+    ML_TRY(take_input(v, i, name, &item, err));
   }
   for (size_t i = 0; i < graph->n_inputs; i++) {
-    if (!v->in[i])
+    if (!v->in[i].tensor && !v->in[i].container)
       return ml_fail(err, ML_NOT_FOUND, "test_data_set_%d: there is no file for input '%.80s'", v->set, graph->inputs[i]->name);
-    v->views[i] = v->in[i]->view;
+    ml_item_view(&v->in[i], &v->views[i]);
   }
   return ML_OK;
 }
@@ -433,11 +477,11 @@ static ml_status take_outputs(void *context, ml_session *session, ml_error *err)
   char path[MAX_PATH];
   bool random = false;
   for (size_t i = 0; i < v->graph->n_outputs; i++) {
-    ml_tensor *expected;
+    ml_item expected;
     ML_TRY(read_file(v, "output", i, v->graph->outputs[i], &expected, NULL, 0, err));
-    if (!expected) return ml_fail(err, ML_NOT_FOUND, "test_data_set_%d: output_%zu.pb is missing", v->set, i);
-    ml_status status = compare_value(v, i, ml_session_output(session, i), expected, err);
-    ml_tensor_release(expected);
+    if (!expected.tensor && !expected.container) return ml_fail(err, ML_NOT_FOUND, "test_data_set_%d: output_%zu.pb is missing", v->set, i);
+    ml_status status = compare_value(v, i, ml_session_output(session, i), &expected, err);
+    ml__lua_release_items(&expected, 1);
     ML_TRY(status);
     random = random || v->samples[i].rows;
   }
@@ -522,8 +566,8 @@ static bool note_operator(verification *v, const ml_node *node) {
 
 static void drop_inputs(verification *v) {
   for (size_t i = 0; v->in && i < v->graph->n_inputs; i++) {
-    ml_tensor_release(v->in[i]);
-    v->in[i] = NULL;
+    ml__lua_release_items(&v->in[i], 1);
+    v->in[i] = (ml_item){ NULL, NULL };
   }
 }
 

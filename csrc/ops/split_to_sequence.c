@@ -60,7 +60,8 @@ static ml_status lengths_of(const ml_op_ctx *ctx, int64_t total, int64_t **out, 
   }
   int64_t sum = 0;
   for (size_t i = 0; i < *count && status == ML_OK; i++)
-    if (lengths[i] < 0 || __builtin_add_overflow(sum, lengths[i], &sum) || sum > total) status = ml_fail(err, ML_INVALID_ARGUMENT, "split takes more than the %lld elements of the axis", (long long)total);
+    if (lengths[i] < 0 || __builtin_add_overflow(sum, lengths[i], &sum) || sum > total)
+      status = ml_fail(err, ML_INVALID_ARGUMENT, "split takes more than the %lld elements of the axis", (long long)total);
   if (status == ML_OK && sum != total) status = ml_fail(err, ML_INVALID_ARGUMENT, "split takes %lld of the %lld elements of the axis", (long long)sum, (long long)total);
   if (status == ML_OK) *out = lengths;
   else ml_free(lengths);

@@ -152,7 +152,7 @@ static void test_write(void) {
   int64_t b[] = {INT64_MAX, -1, 0};
   ml_str c[] = {{"x,y", 3}, {"say \"hi\"", 8}, {"", 0}};
   const char *names[] = {"a", "b", "c d"};
-  ml_view columns[] = {{a, 3, ML_FLOAT32, 1, {3}}, {b, 3, ML_INT64, 2, {3, 1}}, {c, 3, ML_STRING, 1, {3}}};
+  ml_view columns[] = {{a, 3, ML_FLOAT32, 1, {3}, 0}, {b, 3, ML_INT64, 2, {3, 1}, 0}, {c, 3, ML_STRING, 1, {3}, 0}};
   ml_file_map map;
   static const char expected[] = "a,b,c d\n0.1,9223372036854775807,\"x,y\"\n,-1,\"say \"\"hi\"\"\"\n3,0,\n";
   ok(ml_csv_write(path, names, columns, 3, ',', &err) == ML_OK && ml_file_open_map(path, &map, &err) == ML_OK, "written: %s",
@@ -177,7 +177,7 @@ static void test_write(void) {
 static void test_rows(void) {
   float x[] = {0, 1, 10, 11, 20, 21};
   ml_str s[] = {{"a", 1}, {"bb", 2}, {"", 0}};
-  ml_view numbers = {x, 6, ML_FLOAT32, 2, {3, 2}}, strings = {s, 3, ML_STRING, 1, {3}};
+  ml_view numbers = {x, 6, ML_FLOAT32, 2, {3, 2}, 0}, strings = {s, 3, ML_STRING, 1, {3}, 0};
   int64_t rows[] = {2, 0, 2}, wrong[] = {3};
   ml_tensor *t;
   if (ok(ml_take_rows(&numbers, rows, 3, &t, &err) == ML_OK, "rows of numbers")) {
@@ -195,7 +195,7 @@ static void test_rows(void) {
 
   double a[] = {1, 2, NAN};
   uint8_t b[] = {4, 5, 6};
-  ml_view columns[] = {{a, 3, ML_FLOAT64, 1, {3}}, {b, 3, ML_UINT8, 2, {3, 1}}};
+  ml_view columns[] = {{a, 3, ML_FLOAT64, 1, {3}, 0}, {b, 3, ML_UINT8, 2, {3, 1}, 0}};
   if (ok(ml_stack_columns(columns, 2, ML_FLOAT32, &t, &err) == ML_OK, "side by side")) {
     const float *out = t->view.data;
     ok(t->view.dims[0] == 3 && t->view.dims[1] == 2 && out[1] == 4 && out[2] == 2 && isnan(out[4]) && out[5] == 6, "values");
@@ -203,7 +203,7 @@ static void test_rows(void) {
   }
   /* NumPy: mean, std(ddof=1) and percentile of [4, 1, 3, 2, 10] */
   double d[] = {4, 1, 3, 2, NAN, 10};
-  ml_view column = {d, 6, ML_FLOAT64, 1, {6}};
+  ml_view column = {d, 6, ML_FLOAT64, 1, {6}, 0};
   ml_column_stats stats;
   ok(ml_column_describe(&column, 0, &stats, &err) == ML_OK && stats.count == 5 && stats.missing == 1 && stats.mean == 4.0 &&
          fabs(stats.stddev - 3.5355339059327378) < 1e-15 && stats.min == 1 && stats.quartile_1 == 2 && stats.median == 3 &&
@@ -214,7 +214,7 @@ static void test_rows(void) {
 static void test_classes(void) {
   ml_str s[] = {{"b", 1}, {"a", 1}, {"b", 1}, {"ab", 2}};
   double n[] = {10, 2, 10, -1};
-  ml_view text = {s, 4, ML_STRING, 1, {4}}, numbers = {n, 4, ML_FLOAT64, 2, {4, 1}};
+  ml_view text = {s, 4, ML_STRING, 1, {4}, 0}, numbers = {n, 4, ML_FLOAT64, 2, {4, 1}, 0};
   ml_str fixed[] = {{"b", 1}, {"a", 1}, {"ab", 2}, {"z", 1}}, digits[] = {{"-1", 2}, {"2", 1}, {"10.0", 4}};
   ml_classes c;
   if (ok(ml_classes_encode(&text, NULL, 0, &c, &err) == ML_OK, "text classes")) {
@@ -312,7 +312,7 @@ static bool read_some_jsonl(ml_status *status) {
 
 static bool encode_some(ml_status *status) {
   ml_str s[] = {{"b", 1}, {"a", 1}};
-  ml_view text = {s, 2, ML_STRING, 1, {2}};
+  ml_view text = {s, 2, ML_STRING, 1, {2}, 0};
   ml_classes c;
   *status = ml_classes_encode(&text, NULL, 0, &c, &err);
   ml_classes_free(&c);
@@ -321,7 +321,7 @@ static bool encode_some(ml_status *status) {
 
 static bool take_some(ml_status *status) {
   ml_str s[] = {{"b", 1}, {"a", 1}};
-  ml_view text = {s, 2, ML_STRING, 1, {2}};
+  ml_view text = {s, 2, ML_STRING, 1, {2}, 0};
   int64_t rows[] = {1, 0};
   ml_tensor *t = NULL;
   *status = ml_take_rows(&text, rows, 2, &t, &err);
@@ -338,7 +338,7 @@ static bool split_some(ml_status *status) {
 
 static bool columns_some(ml_status *status) {
   double a[] = {4, 1, 3};
-  ml_view column = {a, 3, ML_FLOAT64, 1, {3}};
+  ml_view column = {a, 3, ML_FLOAT64, 1, {3}, 0};
   ml_column_stats stats;
   ml_tensor *matrix = NULL, *single = NULL;
   *status = ml_column_describe(&column, 0, &stats, &err);
@@ -354,7 +354,7 @@ static char written_path[] = P_tmpdir "/mlserve_csv_XXXXXX";
 static bool write_some(ml_status *status) {
   double a[] = {4, 1, NAN};
   const char *names[] = {"a"};
-  ml_view column = {a, 3, ML_FLOAT64, 1, {3}};
+  ml_view column = {a, 3, ML_FLOAT64, 1, {3}, 0};
   *status = ml_csv_write(written_path, names, &column, 1, ',', &err);
   return *status == ML_OK;
 }

@@ -6,7 +6,7 @@
 #include "tap.h"
 
 static ml_view view(void *data, ml_dtype dtype, int64_t rows, int64_t columns) {
-  ml_view v = {data, (size_t)(rows * (columns > 0 ? columns : 1)), dtype, columns > 0 ? 2 : 1, {rows, columns}};
+  ml_view v = {data, (size_t)(rows * (columns > 0 ? columns : 1)), dtype, columns > 0 ? 2 : 1, {rows, columns}, 0};
   return v;
 }
 

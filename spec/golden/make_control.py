@@ -23,21 +23,28 @@ def constant(name, array):
     return numpy_helper.from_array(np.array(array), name)
 
 
+def fill_map(entry, item):
+    keys = list(item)
+    entry.key_type = T.STRING if isinstance(keys[0], str) else T.INT64
+    for key in keys:
+        entry.string_keys.append(key.encode()) if entry.key_type == T.STRING else entry.keys.append(key)
+    entry.values.elem_type = onnx.SequenceProto.TENSOR
+    for key in keys:
+        scalar = np.array(item[key], object if isinstance(item[key], str) else np.float32)
+        entry.values.tensor_values.append(numpy_helper.from_array(scalar))
+    return entry
+
+
 def proto(name, result):
-    """A result of ONNX Runtime as TensorProto, or a sequence of tensors or maps as SequenceProto."""
+    """A value of ONNX Runtime as TensorProto, MapProto, or a sequence of tensors or maps as SequenceProto."""
+    if isinstance(result, dict):
+        return fill_map(onnx.MapProto(name=name), result)
     if not isinstance(result, list):
         return numpy_helper.from_array(np.asarray(result), name)
     if result and isinstance(result[0], dict):
         sequence = onnx.SequenceProto(name=name, elem_type=onnx.SequenceProto.MAP)
         for item in result:
-            entry = sequence.map_values.add()
-            keys = list(item)
-            entry.key_type = T.STRING if isinstance(keys[0], str) else T.INT64
-            for key in keys:
-                entry.string_keys.append(key.encode()) if entry.key_type == T.STRING else entry.keys.append(key)
-            entry.values.elem_type = onnx.SequenceProto.TENSOR
-            for key in keys:
-                entry.values.tensor_values.append(numpy_helper.from_array(np.array(item[key], np.float32)))
+            fill_map(sequence.map_values.add(), item)
         return sequence
     return numpy_helper.from_list(result, name)
 
@@ -161,6 +168,8 @@ def sequence_models():
         h.make_node("SplitToSequence", ["w"], ["parts"], axis=0, keepdims=0), h.make_node("SequenceAt", ["parts", "two"], ["third"]),
         h.make_node("ConcatFromSequence", ["parts"], ["y"], axis=0, new_axis=1)],
         [value("w", "s", [4])], [value("y", "s", ["a", "b"]), value("third", "s", [])], [words], [constant("two", np.array(2))])
+    save("sequence_construct", [h.make_node("SequenceConstruct", ["x", "x", "x"], ["s"]), h.make_node("ConcatFromSequence", ["s"], ["y"], axis=1)],
+         [value("x", "f", [3, 4])], [value("y", "f", [3, 12])], [x])
     save("sequence_out", [h.make_node("SplitToSequence", ["x", "two"], ["parts"], axis=0)], [value("x", "f", [3, 4])],
          [h.make_tensor_sequence_value_info("parts", T.FLOAT, None)], [x], [constant("two", np.array(2))])
 
@@ -172,9 +181,34 @@ def map_models():
         out = h.make_value_info("y", h.make_sequence_type_proto(map_type))
         save(f"zipmap_{key}", [h.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", **{attribute: labels})], [value("x", "f", [None, 2])], [out], [scores],
              domains=[("ai.onnx.ml", 1)])
+    def map_input(key, element):
+        return h.make_value_info("x", h.make_map_type_proto(key, h.make_tensor_type_proto(element, [])))
+    ml = [("ai.onnx.ml", 1)]
+    save("dictvectorizer", [h.make_node("DictVectorizer", ["x"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "c", "b", "d"])],
+         [map_input(T.STRING, T.FLOAT)], [value("y", "f", [1, 4])], [{"b": 2.5, "a": -1.0, "unknown": 7.0}], domains=ml)
+    # by the definition: ONNX Runtime's Python interface takes no map of strings
+    save("castmap_float", [h.make_node("CastMap", ["x"], ["y"], domain="ai.onnx.ml")], [map_input(T.INT64, T.STRING)], [value("y", "f", [1, None])],
+         [{3: "1.5", 1: "-2", 10: "0.25"}], domains=ml, expected=[np.array([[-2, 1.5, 0.25]], np.float32)])
+    save("castmap_sparse", [h.make_node("CastMap", ["x"], ["y"], domain="ai.onnx.ml", cast_to="TO_INT64", map_form="SPARSE", max_map=5)],
+         [map_input(T.INT64, T.FLOAT)], [value("y", "i", [1, 5])], [{3: 1.5, 0: -2.0}], domains=ml)
+
+
+def optional_models():
+    x = np.array([1, 2], np.float32)
+    save("optional_present", [h.make_node("Optional", ["x"], ["o"]), h.make_node("OptionalHasElement", ["o"], ["has"]), h.make_node("OptionalGetElement", ["o"], ["y"])],
+         [value("x", "f", [2])], [value("has", "b", []), value("y", "f", [2])], [x])
+    empty = h.make_node("Optional", [], ["o"])
+    empty.attribute.append(h.make_attribute("type", h.make_tensor_type_proto(T.FLOAT, [2])))
+    save("optional_empty", [empty, h.make_node("OptionalHasElement", ["o"], ["has"]), h.make_node("Not", ["has"], ["y"])], [value("x", "f", [2])],
+         [value("y", "b", [])], [x])
+    body = h.make_graph([h.make_node("Mul", ["e", "k"], ["twice"]), h.make_node("Shape", ["e"], ["size"])], "body", [value("e", "f", None), value("k", "f", [1])],
+                        [value("twice", "f", None), value("size", "i", [1])])
+    save("sequence_map", [h.make_node("SplitToSequence", ["x"], ["s"], axis=0), h.make_node("SequenceMap", ["s", "k"], ["t", "n"], body=body),
+                          h.make_node("ConcatFromSequence", ["t"], ["y"], axis=0), h.make_node("ConcatFromSequence", ["n"], ["m"], axis=0)],
+         [value("x", "f", [2]), value("k", "f", [1])], [value("y", "f", ["a"]), value("m", "i", ["b"])], [x, np.array([2], np.float32)])
 
 
 if __name__ == "__main__":
     shutil.rmtree(ROOT, ignore_errors=True)
-    for make in (if_models, function_models, loop_models, scan_models, sequence_models, map_models):
+    for make in (if_models, function_models, loop_models, scan_models, sequence_models, map_models, optional_models):
         make()
