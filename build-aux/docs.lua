@@ -189,7 +189,7 @@ local function types(row)
     if i <= row.max_inputs or row.variadic then insert(out, type_names(list)) end
   end
   for _, text in ipairs(out) do same = same and text == out[1] end
-  return same and (out[1] or "any") or concat(out, "; ")
+  return (same and (out[1] or "any") or concat(out, "; ")) .. (row.containers and " +" or "")
 end
 
 local function operators()
@@ -199,7 +199,7 @@ local function operators()
     "*Opset* is the range of operator set versions that a file may import; in brackets the version whose form the engine computes, to which older",
     "files are brought when they are read. *Types* are those of the inputs in order, divided by semicolons, the last for all further inputs: *float*",
     "is float32 and float64, *half* float16 and bfloat16, *int* every integer type of 8 to 64 bits with and without sign; *any* includes string and",
-    "bool. *Trainable* means that the operator has a gradient.", "",
+    "bool; *+* means sequences, optionals or maps as well. *Trainable* means that the operator has a gradient.", "",
     "Upsample (1 to 9) is read as Resize, Scatter (9 to 10) as ScatterElements. Operators that exist only inside programs (gradients, fused forms) are",
     "never in a file and are not listed.", "",
     "| operator | domain | opset | inputs | types | attributes | trainable | what it computes |", "|---|---|---|---|---|---|---|---|",

@@ -521,13 +521,13 @@ static void push_types(lua_State *L, uint32_t mask)
 }
 
 /* operators() -> array of {name, domain, introduced, since, newest (versions of the operator set), min_inputs, max_inputs, formula, differentiable, training, internal, variadic,
- *   attributes, types = for inputs 1, 2 … (the last for all further ones) an array of dtypes, empty: any} */
+ *   containers = takes sequences, optionals or maps, attributes, types = for inputs 1, 2 … (the last for all further ones) an array of dtypes, empty: any} */
 static int operators(lua_State *L)
 {
   lua_createtable(L, (int)ml_op_count(), 0);
   for (size_t i = 0; i < ml_op_count(); i++) {
     const ml_op_def *op = ml_op_at(i);
-    lua_createtable(L, 0, 14);
+    lua_createtable(L, 0, 15);
     lua_pushstring(L, op->name);
     lua_setfield(L, -2, "name");
     lua_pushstring(L, op->domain);
@@ -558,6 +558,8 @@ static int operators(lua_State *L)
     lua_setfield(L, -2, "internal");
     lua_pushboolean(L, (op->flags & ML_OP_VARIADIC) != 0);
     lua_setfield(L, -2, "variadic");
+    lua_pushboolean(L, (op->flags & ML_OP_CONTAINERS) != 0);
+    lua_setfield(L, -2, "containers");
     lua_newtable(L);
     for (int k = 0; op->attrs && op->attrs[k].name; k++) {
       lua_pushstring(L, op->attrs[k].name);
