@@ -188,7 +188,7 @@ lint: ## luacheck, compiler warnings of gcc and clang, layers, operator list, ve
 	@$(MAKE) all
 	@ML_CFLAGS="$(filter-out $(BLAS_CFLAGS),$(ML_CFLAGS))" BLAS_CFLAGS="$(BLAS_CFLAGS)" build-aux/lint.sh
 
-interop: ## against ONNX Runtime, scikit-learn and PyTorch
+interop: ## against ONNX Runtime, scikit-learn and PyTorch, and the newest onnx package's backend tests
 	@build-aux/deps.sh build run interop
 	@$(MAKE) all $(BUILD)/spec/test_format
 	@build-aux/interop.sh

@@ -153,12 +153,56 @@ local function arity(row)
   return format("%d to %d", row.min_inputs, row.max_inputs)
 end
 
+local integers = { "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64" }
+local groups = { { "float", { "float32", "float64" } }, { "half", { "float16", "bfloat16" } }, { "int", integers } }
+
+-- Operators that check their inputs without a declared list of types, because it goes by attributes or by more inputs than a list has room for.
+local checked_inside = {
+  Attention = "Q, K, V: float; mask: float, int, bool", LabelEncoder = "those of the keys", MelWeightMatrix = "int32, int64; edges: float",
+  QLinearConv = "int8, uint8; scales: float32; B: int32", QLinearMatMul = "int8, uint8; scales: float32",
+}
+
+local function type_names(list)
+  local set, out = {}, {}
+  if #list == 0 then return "any" end
+  for _, name in ipairs(list) do set[name] = true end
+  for _, group in ipairs(groups) do
+    local all = true
+    for _, name in ipairs(group[2]) do all = all and set[name] end
+    if all then
+      insert(out, group[1])
+      for _, name in ipairs(group[2]) do set[name] = nil end
+    end
+  end
+  for _, name in ipairs(list) do
+    if set[name] then insert(out, name) end
+  end
+  return concat(out, ", ")
+end
+
+-- The types of each input, the last of which stands for all further ones.
+local function types(row)
+  local out, same = {}, true
+  if row.max_inputs == 0 and not row.variadic then return "" end
+  if checked_inside[row.name] and #row.types == 0 then return checked_inside[row.name] end
+  for i, list in ipairs(row.types) do
+    if i <= row.max_inputs or row.variadic then insert(out, type_names(list)) end
+  end
+  for _, text in ipairs(out) do same = same and text == out[1] end
+  return (same and (out[1] or "any") or concat(out, "; ")) .. (row.containers and " +" or "")
+end
+
 local function operators()
   local rows, out = require("mlserve.core").operators(), {
     "# Operators", "",
-    "Made from the operator definitions in `csrc/ops/` by `make docs`. *Trainable* means that the operator has a gradient.", "",
-    "Operators that exist only inside programs (gradients, fused forms) are never in a file and are not listed.", "",
-    "| operator | domain | opset | inputs | attributes | trainable | what it computes |", "|---|---|---|---|---|---|---|",
+    "Made from the operator definitions in `csrc/ops/` by `make docs`.", "",
+    "*Opset* is the range of operator set versions that a file may import; in brackets the version whose form the engine computes, to which older",
+    "files are brought when they are read. *Types* are those of the inputs in order, divided by semicolons, the last for all further inputs: *float*",
+    "is float32 and float64, *half* float16 and bfloat16, *int* every integer type of 8 to 64 bits with and without sign; *any* includes string and",
+    "bool; *+* means sequences, optionals or maps as well. *Trainable* means that the operator has a gradient.", "",
+    "Upsample (1 to 9) is read as Resize, Scatter (9 to 10) as ScatterElements. Operators that exist only inside programs (gradients, fused forms) are",
+    "never in a file and are not listed.", "",
+    "| operator | domain | opset | inputs | types | attributes | trainable | what it computes |", "|---|---|---|---|---|---|---|---|",
   }
   sort(rows, function(a, b)
     if a.domain ~= b.domain then return a.domain < b.domain end
@@ -166,8 +210,9 @@ local function operators()
   end)
   for _, row in ipairs(rows) do
     if not row.internal and not row.training then
-      insert(out, format("| %s | %s | %d | %s | %s | %s | %s |", row.name, row.domain == "" and "ai.onnx" or row.domain,
-        row.since, arity(row), concat(row.attributes, ", "), row.differentiable and "yes" or "", escape(row.formula)))
+      insert(out, format("| %s | %s | %d to %d (%d) | %s | %s | %s | %s | %s |", row.name, row.domain == "" and "ai.onnx" or row.domain,
+        row.introduced, row.newest, row.since, arity(row), types(row), concat(row.attributes, ", "), row.differentiable and "yes" or "",
+        escape(row.formula)))
     end
   end
   write("docs/ops.md", concat(out, "\n") .. "\n")

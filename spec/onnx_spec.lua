@@ -21,6 +21,10 @@ local OPERATORS = {
   "MatMulInteger", "MelWeightMatrix", "NonZero", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Range", "STFT", "Unique",
 }
 
+-- Relative tolerances of ONNX's own reference test (its files have none): the model of test_adam_multiple lacks the epsilon its expected values
+-- were made with; ONNX has since mended it.
+local OWN_TOLERANCE = { test_adam_multiple = 1e-2 }
+
 local seen = {}
 
 local function run_suite(name, level)
@@ -29,6 +33,7 @@ local function run_suite(name, level)
   table.sort(names)
   for i, case in ipairs(names) do directories[i] = OFFICIAL .. name .. "/" .. case end
   for i, result in ipairs(core.verify_cases(directories, { level = level })) do
+    if OWN_TOLERANCE[names[i]] then result = core.verify_case(directories[i], { level = level, rtol = OWN_TOLERANCE[names[i]] }) end
     counts.cases = counts.cases + 1
     if result.random then counts.random = counts.random + 1 end
     if result.passed then

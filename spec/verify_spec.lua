@@ -381,6 +381,16 @@ describe("mlserve verify --record", function()
     assert.are.equal("precious sum.onnx", listing(root))
   end)
 
+  it("removes a link, not what it leads to", function()
+    assert.are.equal(0, select(2, record()))
+    assert(core.make_directories(root .. "/shared"))
+    write(root .. "/shared/precious", "x")
+    assert(os.execute(("ln -s '%s/shared' '%s/case/test_data_set_1'"):format(root, root)))
+    assert.are.equal(0, select(2, record { force = true }))
+    assert.are.equal("model.onnx test_data_set_0", listing(root .. "/case"))
+    assert.are.equal("precious", listing(root .. "/shared"))
+  end)
+
   it("leaves no half case behind a failure", function()
     local _, code, message = record { input = { { name = "c", path = "x.npy" } } }
     assert.is_nil(code)

@@ -1,5 +1,7 @@
 /* mlserve.graph: building, inspecting and editing graphs. A value is named in Lua by its 1-based id or by its name. */
 #include <string.h>
+#include "format/onnx_proto.h"
+#include "format/opset.h"
 #include "lua/lua_core.h"
 #include "train/autodiff.h"
 
@@ -505,19 +507,43 @@ static int grad_check(lua_State *L)
   return 3;
 }
 
-/* operators() -> array of {name, domain, since, min_inputs, max_inputs, formula, differentiable, training, internal, variadic, attributes} */
+/* Names of the dtypes of a mask; empty: any. */
+static void push_types(lua_State *L, uint32_t mask)
+{
+  int n = 0;
+  lua_newtable(L);
+  if (mask == ML_MASK_ANY) return;
+  for (int dtype = 1; dtype < 32; dtype++) {
+    if (!(mask & ML_BIT(dtype)) || ml_dtype_size((ml_dtype)dtype) == 0) continue;
+    lua_pushstring(L, ml_dtype_name((ml_dtype)dtype));
+    lua_rawseti(L, -2, ++n);
+  }
+}
+
+/* operators() -> array of {name, domain, introduced, since, newest (versions of the operator set), min_inputs, max_inputs, formula, differentiable, training, internal, variadic,
+ *   containers = takes sequences, optionals or maps, attributes, types = for inputs 1, 2 … (the last for all further ones) an array of dtypes, empty: any} */
 static int operators(lua_State *L)
 {
   lua_createtable(L, (int)ml_op_count(), 0);
   for (size_t i = 0; i < ml_op_count(); i++) {
     const ml_op_def *op = ml_op_at(i);
-    lua_createtable(L, 0, 11);
+    lua_createtable(L, 0, 15);
     lua_pushstring(L, op->name);
     lua_setfield(L, -2, "name");
     lua_pushstring(L, op->domain);
     lua_setfield(L, -2, "domain");
     ml__lua_push_int(L, op->since);
     lua_setfield(L, -2, "since");
+    ml__lua_push_int(L, ml__opset_introduced(op->domain, op->name));
+    lua_setfield(L, -2, "introduced");
+    ml__lua_push_int(L, !*op->domain ? ML__NEWEST_ONNX : strcmp(op->domain, "ai.onnx.ml") == 0 ? ML__NEWEST_ONNX_ML : op->since);
+    lua_setfield(L, -2, "newest");
+    lua_newtable(L);
+    for (int k = 0; k < 4 && op->types[k]; k++) {
+      push_types(L, op->types[k]);
+      lua_rawseti(L, -2, k + 1);
+    }
+    lua_setfield(L, -2, "types");
     ml__lua_push_int(L, op->min_in);
     lua_setfield(L, -2, "min_inputs");
     ml__lua_push_int(L, op->max_in);
@@ -532,6 +558,8 @@ static int operators(lua_State *L)
     lua_setfield(L, -2, "internal");
     lua_pushboolean(L, (op->flags & ML_OP_VARIADIC) != 0);
     lua_setfield(L, -2, "variadic");
+    lua_pushboolean(L, (op->flags & ML_OP_CONTAINERS) != 0);
+    lua_setfield(L, -2, "containers");
     lua_newtable(L);
     for (int k = 0; op->attrs && op->attrs[k].name; k++) {
       lua_pushstring(L, op->attrs[k].name);

@@ -47,33 +47,33 @@ end
 
 -- The given files, by name; where none is given, random numbers of the declared types.
 local function make_inputs(graph, args, set)
-  local wanted, by_name, shapes, list, message = graph:inputs(), {}, {}, {}, nil
+  local wanted, by_name, names, list = graph:inputs(), {}, {}, {}
   for _, entry in ipairs(args.input or {}) do
     if by_name[entry.name] then return nil, format("input '%s' is given twice", entry.name) end
     by_name[entry.name] = entry
   end
-  for _, entry in ipairs(args.shape or {}) do insert(shapes, entry) end
   for i, input in ipairs(wanted) do
     local entry = by_name[input.name]
+    local message
+    insert(names, input.name)
     by_name[input.name] = nil
     if entry then
       list[i], message = load_tensor(entry, input)
     else
-      list[i], message = random_input.draw(input, args.batch or 1, shapes, (args.seed or 0) + set, i)
+      list[i], message = random_input.draw(input, args.batch or 1, args.shape, (args.seed or 0) + set, i)
     end
     if not list[i] then return nil, message end
   end
-  for name in pairs(by_name) do
-    local names = {}
-    for _, input in ipairs(wanted) do insert(names, input.name) end
-    return nil, format("the model has no input '%s' (inputs: %s)", name, table.concat(names, ", "))
-  end
+  local unknown = next(by_name)
+  if unknown then return nil, format("the model has no input '%s' (inputs: %s)", unknown, table.concat(names, ", ")) end
   return list
 end
 
 -- ---- directories ----
 
+-- What can be removed at once is: a link goes, never what it leads to.
 local function remove_tree(path)
+  if os.remove(path) then return true end
   for _, name in ipairs(core.list_directory(path) or {}) do remove_tree(path .. "/" .. name) end
   return os.remove(path)
 end

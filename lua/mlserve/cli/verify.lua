@@ -123,7 +123,7 @@ local function run_all(list, args)
   local cases, before, size = {}, core.threads(), BATCH * (args.jobs or core.threads())
   if args.jobs then core.set_threads(args.jobs) end
   for first = 1, #list, size do
-    local paths, results = {}, nil
+    local paths, results = {}
     for i = first, math.min(first + size - 1, #list) do insert(paths, list[i].path) end
     results = core.verify_cases(paths, { level = args.level, rtol = args.rtol, atol = args.atol })
     for i, case in ipairs(results) do
