@@ -11,6 +11,7 @@
 #include <tiffio.h>
 
 #define MAX_BLOCK (UINT32_C(1) << 29) /* bytes of a strip or tile */
+#define SPARE (UINT64_C(1) << 22)     /* pixels of a tile that a small picture does not fill */
 #define MAX_SAMPLES 8                 /* for a pixel */
 #ifndef COMPRESSION_ZSTD
 #define COMPRESSION_ZSTD 50000
@@ -249,7 +250,8 @@ static ml_status decode(state *s, const ml_image_request *request, ml_error *err
   }
   TIFFGetFieldDefaulted(s->tiff, TIFFTAG_ORIENTATION, &orientation);
   ML_TRY(ml__canvas_open(&canvas, request, s->width, s->height, orientation, err));
-  if (s->block_w == 0 || s->block_h == 0 || s->block_w > MAX_BLOCK / s->block_h / 2 / s->samples)
+  if (s->block_w == 0 || s->block_h == 0 || s->block_w > MAX_BLOCK / s->block_h / 2 / s->samples ||
+      (uint64_t)s->block_w * s->block_h > 4 * (uint64_t)s->width * s->height + SPARE)
     return ml_fail(err, ML_RESOURCE_EXHAUSTED, "strips or tiles of %u by %u pixels", s->block_w, s->block_h);
   const tmsize_t bytes = TIFFIsTiled(s->tiff) ? TIFFTileSize(s->tiff) : TIFFVStripSize(s->tiff, s->block_h);
   const size_t expected = (s->block_w * (planes > 1 ? (size_t)1 : s->samples) * s->bits + 7) / 8 * s->block_h;
