@@ -1,9 +1,10 @@
 # mlserve: `make` builds, `make demo` shows everything, `make test` tests everything, `make help` lists the rest.
 # The C core is compiled once; the bindings once per Lua (build/lua5.4, build/luajit). LuaRocks calls `make rock` and `make install-rock`.
-# Variables: BUILD CC CFLAGS LDFLAGS BLAS=openblas|none PREFIX DESTDIR V=1 (show commands) WERROR=1 (warnings are errors) JOBS.
+# Variables: BUILD CC CFLAGS LDFLAGS BLAS=openblas|none IMAGES="jpeg png …"|none PREFIX DESTDIR V=1 (show commands) WERROR=1 (warnings are errors) JOBS.
 BUILD   ?= build
 CFLAGS  ?= -O3 -g
 BLAS    ?= openblas
+IMAGES  ?= jpeg jpeg2000 png tiff webp
 PREFIX  ?= /usr/local
 STRIP   ?= strip
 INSTALL ?= install
@@ -14,7 +15,7 @@ LUAS    ?= $(foreach lua,lua5.4 luajit,$(if $(shell pkg-config --exists $(lua) 2
 VERSION := $(shell sed -n 's/.*MLSERVE_VERSION "\(.*\)"/\1/p' csrc/mlserve_version.h)
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla
 ML_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -pthread -Icsrc $(WARN) $(if $(WERROR),-Werror)
-LDLIBS  := -lm -lpthread
+LDLIBS  := -lm -lpthread -ldl
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
 ifneq ($(filter-out openblas none,$(BLAS)),)
@@ -26,8 +27,18 @@ ML_CFLAGS += $(BLAS_CFLAGS)
 BLAS_LIBS := $(or $(shell pkg-config --libs openblas 2>/dev/null),-lopenblas)
 endif
 
+# Decoders of images: those of IMAGES whose library is there; BMP and PNM need none. They are in image.so, so that core.so needs no library.
+IMAGE_LIBRARY := jpeg:libjpeg jpeg2000:libopenjp2 png:libpng tiff:libtiff-4 webp:libwebp
+ifneq ($(filter-out none $(foreach pair,$(IMAGE_LIBRARY),$(firstword $(subst :, ,$(pair)))),$(IMAGES)),)
+$(error IMAGES=$(IMAGES) is unknown: none, or some of $(foreach pair,$(IMAGE_LIBRARY),$(firstword $(subst :, ,$(pair)))))
+endif
+IMAGE_HAVE   := $(foreach pair,$(filter $(IMAGES:%=%:%),$(IMAGE_LIBRARY)),$(shell pkg-config --exists $(lastword $(subst :, ,$(pair))) 2>/dev/null && echo $(pair)))
+IMAGE_PC     := $(foreach pair,$(IMAGE_HAVE),$(lastword $(subst :, ,$(pair))))
+IMAGE_CFLAGS := $(foreach pair,$(IMAGE_HAVE),-DML_IMAGE_WITH_$(shell echo $(firstword $(subst :, ,$(pair))) | tr a-z A-Z)) $(if $(IMAGE_PC),$(shell pkg-config --cflags $(IMAGE_PC)))
+IMAGE_LIBS   := $(if $(IMAGE_PC),$(shell pkg-config --libs $(IMAGE_PC)))
+
 CORE_DIRS := base codec kernels tensor ops graph graph/passes eval data train format serve
-CORE_SRC  := $(foreach dir,$(CORE_DIRS),$(wildcard csrc/$(dir)/*.c))
+CORE_SRC  := $(foreach dir,$(CORE_DIRS),$(wildcard csrc/$(dir)/*.c)) csrc/image/format.c
 ifneq ($(MACHINE),x86_64)
 CORE_SRC  := $(filter-out %_avx2.c %_avx512.c,$(CORE_SRC))
 endif
@@ -39,6 +50,7 @@ NET_OBJ   := $(NET_SRC:csrc/%.c=$(BUILD)/obj/%.o)
 BASE_OBJ  := $(filter $(BUILD)/obj/base/%,$(CORE_OBJ))
 CAPI_OBJ  := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(wildcard csrc/capi/*.c))
 ABI       := $(shell sed -n 's/^.define MLSERVE_ABI_VERSION //p' csrc/mlserve.h)
+IMAGE_OBJ := $(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(filter-out %/format.c,$(wildcard csrc/image/*.c)))
 
 # One short line per file, or (V=1) the command itself.
 ifeq ($(V),1)
@@ -55,8 +67,9 @@ MAKEFLAGS += --no-print-directory
 export BUILD CC V STRIP INSTALL LUA54
 
 .PHONY: all modules
+MODULES := core image net
 all: modules $(BUILD)/libmlserve.so ## build the modules for every Lua there is, and the library for C
-modules: $(foreach lua,$(LUAS),$(BUILD)/$(lua)/mlserve/core.so $(BUILD)/$(lua)/mlserve/net.so)
+modules: $(foreach lua,$(LUAS),$(MODULES:%=$(BUILD)/$(lua)/mlserve/%.so))
 	@$(if $(LUAS),,echo "no Lua with headers found (pkg-config lua5.4, luajit): run make deps" >&2; exit 1)
 
 # ---- building ----
@@ -64,6 +77,7 @@ modules: $(foreach lua,$(LUAS),$(BUILD)/$(lua)/mlserve/core.so $(BUILD)/$(lua)/m
 # One set of flags per instruction set, by the last word of the file's name.
 $(BUILD)/obj/%_avx2.o: ISA_FLAGS := -mavx2 -mfma
 $(BUILD)/obj/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma
+$(IMAGE_OBJ): ISA_FLAGS := $(IMAGE_CFLAGS)
 
 # Objects and libraries depend on the flags they were made with: $(1) file that records them, $(2) flags.
 define RECORD_FLAGS
@@ -73,7 +87,7 @@ $(1): force
 endef
 .PHONY: force
 force:
-$(eval $(call RECORD_FLAGS,$(BUILD)/flags,$(CC) $(CFLAGS) $(ML_CFLAGS) $(BLAS_LIBS) $(LDFLAGS)))
+$(eval $(call RECORD_FLAGS,$(BUILD)/flags,$(CC) $(CFLAGS) $(ML_CFLAGS) $(BLAS_LIBS) $(IMAGE_CFLAGS) $(LDFLAGS)))
 
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -81,6 +95,11 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP $(ISA_FLAGS) -c -o $@ $<
 
 $(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ) $(CAPI_OBJ)
+	@rm -f $@
+	$(call say,AR,$@)
+	$(Q)ar rcs $@ $^
+
+$(BUILD)/libmlserve_image.a: $(IMAGE_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)
 	$(Q)ar rcs $@ $^
@@ -105,6 +124,8 @@ $(BUILD)/$(1)/mlserve/core.so: $(LUA_SRC:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(C
 	$$(call LINK_MODULE,$(BLAS_LIBS))
 $(BUILD)/$(1)/mlserve/net.so: $(NET_LUA:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(NET_OBJ) $(BASE_OBJ)
 	$$(call LINK_MODULE)
+$(BUILD)/$(1)/mlserve/image.so: $(IMAGE_OBJ) $(filter %/alloc.o %/status.o,$(BASE_OBJ))
+	$$(call LINK_MODULE,$(IMAGE_LIBS))
 endef
 lua_cflags = $(or $(LUA_CFLAGS_$(1)),$(shell pkg-config --cflags $(1) 2>/dev/null))
 $(foreach lua,$(LUAS),$(eval $(call LUA_MODULES,$(lua),$(call lua_cflags,$(lua)))))
@@ -121,8 +142,10 @@ define PROGRAMS
 $(BUILD)/$(1)/%: $(2)/%.c $(BUILD)/libmlserve.a $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(call say,LINK,$$@)
-	$$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $(BUILD)/libmlserve.a $(LDFLAGS) $(BLAS_LIBS) $(LDLIBS) -ldl
+	$$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $$(DECODERS) $(BUILD)/libmlserve.a $(LDFLAGS) $$(if $$(DECODERS),$(IMAGE_LIBS)) $(BLAS_LIBS) $(LDLIBS)
 endef
+$(BUILD)/spec/test_image $(BUILD)/fuzz/fuzz_image: DECODERS := $(BUILD)/libmlserve_image.a
+$(BUILD)/spec/test_image $(BUILD)/fuzz/fuzz_image: $(BUILD)/libmlserve_image.a
 C_TESTS := $(patsubst spec/csrc/%.c,$(BUILD)/spec/%,$(wildcard spec/csrc/test_*.c))
 C_BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/bench_*.c))
 C_FUZZ  := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/fuzz_*.c))
@@ -186,7 +209,7 @@ fuzz-short: ## every fuzz target for 5 seconds
 lint: ## luacheck, compiler warnings of gcc and clang, layers, operator list, versions, generated documents
 	@build-aux/deps.sh build run lint
 	@$(MAKE) all
-	@ML_CFLAGS="$(filter-out $(BLAS_CFLAGS),$(ML_CFLAGS))" BLAS_CFLAGS="$(BLAS_CFLAGS)" build-aux/lint.sh
+	@ML_CFLAGS="$(filter-out $(BLAS_CFLAGS),$(ML_CFLAGS))" BLAS_CFLAGS="$(BLAS_CFLAGS)" IMAGE_CFLAGS="$(IMAGE_CFLAGS)" build-aux/lint.sh
 
 interop: ## against ONNX Runtime, scikit-learn and PyTorch, and the newest onnx package's backend tests
 	@build-aux/deps.sh build run interop
@@ -216,7 +239,8 @@ install: all ## into $(PREFIX) (default /usr/local), for Lua 5.4, LuaJIT and C; 
 	@echo "installed mlserve $(VERSION) in $(DESTDIR)$(PREFIX)"
 uninstall: ## remove what install put there
 	@rm -f "$(DESTDIR)$(PREFIX)/bin/mlserve" "$(DESTDIR)$(PREFIX)"/lib/libmlserve.so* "$(DESTDIR)$(PREFIX)/include/mlserve.h" \
-	  "$(DESTDIR)$(PREFIX)/lib/pkgconfig/mlserve.pc"
+	  "$(DESTDIR)$(PREFIX)/lib/pkgconfig/mlserve.pc" "$(DESTDIR)$(PREFIX)/lib/mlserve/image.so"
+	@rmdir "$(DESTDIR)$(PREFIX)/lib/mlserve" 2>/dev/null || true
 	@for version in 5.4 5.1; do rm -rf "$(DESTDIR)$(PREFIX)/lib/lua/$$version/mlserve" "$(DESTDIR)$(PREFIX)/share/lua/$$version/mlserve"; done
 	@echo "removed mlserve from $(DESTDIR)$(PREFIX)"
 

@@ -39,6 +39,11 @@ look() {
   need build 'libluajit2-5.1-dev|libluajit-5.1-dev' headers luajit
   [ "${BLAS:-openblas}" = none ] || need build 'libopenblas-dev' headers openblas
 
+  local library # of the image formats: a build without them works, but does not pass every test
+  for library in libjpeg:libjpeg-dev libopenjp2:libopenjp2-7-dev libpng:libpng-dev libtiff-4:libtiff-dev libwebp:libwebp-dev; do
+    [ "${IMAGES:-}" = none ] || for group in test lint fuzz interop; do need $group "${library#*:}" headers "${library%:*}"; done
+  done
+
   need run 'lua5.4' command -v lua5.4
   need run 'luajit2|luajit' command -v luajit
   need run 'lua-argparse' lua_has lua5.4 argparse

@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 "$install" -D -m 755 "$library" "$root/lib/libmlserve.so.$abi"
 "${STRIP:-strip}" --strip-unneeded "$root/lib/libmlserve.so.$abi"
 ln -sf "libmlserve.so.$abi" "$root/lib/libmlserve.so"
+images=("$(dirname "$library")"/*/mlserve/image.so)
+"$install" -D -m 755 "${images[0]}" "$root/lib/mlserve/image.so" # decoders of images, loaded when a model needs them
+"${STRIP:-strip}" --strip-unneeded "$root/lib/mlserve/image.so"
 "$install" -D -m 644 csrc/mlserve.h "$root/include/mlserve.h"
 "$install" -d "$root/lib/pkgconfig"
 cat > "$root/lib/pkgconfig/mlserve.pc" <<PC

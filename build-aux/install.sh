@@ -3,7 +3,7 @@
 set -euo pipefail
 modules=$1 libdir=$2 luadir=$3
 rm -rf "$libdir/mlserve" "$luadir/mlserve"
-for module in core net; do
+for module in core image net; do
   "${INSTALL:-install}" -D -m 755 "$modules/mlserve/$module.so" "$libdir/mlserve/$module.so"
   "${STRIP:-strip}" --strip-unneeded "$libdir/mlserve/$module.so"
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# lint.sh (from `make lint`, which gives ML_CFLAGS and BLAS_CFLAGS): everything that can be said about the sources without running them.
+# lint.sh (from `make lint`, which gives ML_CFLAGS, BLAS_CFLAGS and IMAGE_CFLAGS): everything that can be said about the sources without running them.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bad=0
@@ -27,6 +27,7 @@ machine=$(uname -m)
 job() { for compiler in gcc clang; do command -v $compiler >/dev/null && echo "$compiler $ML_CFLAGS -O1 -Werror -fsyntax-only $*" >> "$jobs"; done; }
 for file in $(find csrc spec/csrc spec/fuzz bench -name '*.c' | LC_ALL=C sort); do
   case $file in
+    csrc/image/*) job "$IMAGE_CFLAGS $file"; job "$file"; continue ;;
     csrc/lua/*) for lua in lua5.4 luajit lua5.1; do pkg-config --exists $lua && job "$(pkg-config --cflags $lua) $BLAS_CFLAGS $file"; done; continue ;;
     *_avx2.c) [ "$machine" = x86_64 ] && job "-mavx2 -mfma $BLAS_CFLAGS $file"; continue ;;
     *_avx512.c) [ "$machine" = x86_64 ] && job "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma $BLAS_CFLAGS $file"; continue ;;

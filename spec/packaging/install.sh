@@ -16,6 +16,13 @@ for lua in lua5.4 luajit; do
   check "$lua: require 'mlserve'" elsewhere env "LUA_PATH=$prefix/share/lua/$version/?.lua;$prefix/share/lua/$version/?/init.lua;;" \
     "LUA_CPATH=$prefix/lib/lua/$version/?.so" $lua -e 'assert(require("mlserve")._VERSION)'
 done
+decoder() { # VERSION: beside the installed core the decoders are found
+  env "LUA_CPATH=$prefix/lib/lua/$1/?.so" "$2" -e 'local core = require "mlserve.core" local graph = core.graph("g")
+    graph:output(graph:node("ImageDecoder", { graph:input("b", "uint8", { -1 }) }), "image")
+    assert(core.program(graph):run({ core.tensor({ ("P2 1 1 9 9"):byte(1, -1) }, "uint8") })[1]:totable()[1][1][3] == 255)'
+}
+check "lua5.4: an image is decoded" elsewhere decoder 5.4 lua5.4
+check "luajit: an image is decoded" elsewhere decoder 5.1 luajit
 check "installing over it" make -s install PREFIX="$prefix"
 check "make uninstall" make -s uninstall PREFIX="$prefix"
 check "uninstall leaves no file" nothing_left "$prefix"

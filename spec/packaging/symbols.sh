@@ -2,11 +2,11 @@
 # The modules let out nothing but their entry, and are as small as promised.
 . "$(dirname "$0")/../support/checks.sh"
 
-only_entry() { # MODULE FILE
+only_entry() { # ENTRY FILE
   local names
   names=$(nm -D --defined-only "$2" | awk '{ print $3 }')
   echo "exported: $names"
-  [ "$names" = "luaopen_mlserve_$1" ]
+  [ "$names" = "$1" ]
 }
 small() { # FILE BYTES
   strip --strip-unneeded -o "$scratch/stripped.so" "$1" || return 1
@@ -27,10 +27,13 @@ for lua in lua5.4 luajit; do
   for module in core net; do
     file=$BUILD/$lua/mlserve/$module.so
     [ -f "$file" ] || continue
-    check "$lua: $module.so exports only its entry" only_entry $module "$file"
+    check "$lua: $module.so exports only its entry" only_entry luaopen_mlserve_$module "$file"
     check "$lua: $module.so is at most 2 MB" small "$file" 2000000
   done
-  check "$lua: core.so needs only libc, libm and OpenBLAS" needs_only "$BUILD/$lua/mlserve/core.so" libc libm libpthread libopenblas ld-linux-x86-64
-  check "$lua: net.so needs only libc" needs_only "$BUILD/$lua/mlserve/net.so" libc libm libpthread
+  check "$lua: core.so needs only libc, libm and OpenBLAS" needs_only "$BUILD/$lua/mlserve/core.so" libc libm libdl libpthread libopenblas ld-linux-x86-64
+  check "$lua: net.so needs only libc" needs_only "$BUILD/$lua/mlserve/net.so" libc libm libdl libpthread
+  check "$lua: image.so exports only its entry" only_entry ml_image_decoders_1 "$BUILD/$lua/mlserve/image.so"
+  check "$lua: image.so needs only libc and libraries of image formats" needs_only "$BUILD/$lua/mlserve/image.so" libc libm libdl libpthread \
+    libjpeg libopenjp2 libpng16 libtiff libwebp
 done
 finish
