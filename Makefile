@@ -1,8 +1,8 @@
 # mlserve: `make` builds, `make demo` shows everything, `make test` tests everything, `make help` lists the rest.
 # The C core is compiled once; the bindings once per Lua (build/lua5.4, build/luajit). LuaRocks calls `make rock` and `make install-rock`.
-# Variables: BUILD CC CFLAGS LDFLAGS BLAS=openblas|none PREFIX DESTDIR V=1 (show commands) WERROR=1 (warnings are errors) JOBS.
+# Variables: BUILD CC CFLAGS (OPT=: these alone, without each file's own optimisation) LDFLAGS BLAS=openblas|none PREFIX DESTDIR V=1 (show commands) WERROR=1 (warnings are errors) JOBS.
 BUILD   ?= build
-CFLAGS  ?= -O3 -g
+CFLAGS  ?= -g
 BLAS    ?= openblas
 PREFIX  ?= /usr/local
 STRIP   ?= strip
@@ -65,6 +65,16 @@ modules: $(foreach lua,$(LUAS),$(BUILD)/$(lua)/mlserve/core.so $(BUILD)/$(lua)/m
 $(BUILD)/obj/%_avx2.o: ISA_FLAGS := -mavx2 -mfma
 $(BUILD)/obj/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma
 
+# Optimisation, by what a file is for: loops that requests and training steps spend their time in get -O3, which doubles or triples a file's size;
+# everything else gets -O2. What nobody uses is left out, and so are unwind tables but in the bindings (LuaJIT unwinds through them; gdb has -g).
+HOT := kernels/% codec/% base/rng base/thread graph/session graph/run_node serve/json_tensor $(addprefix ops/, \
+  attention average_pool batch_normalization batch_normalization_grad class_scores conv_engine conv_integer_engine cross_entropy dense \
+  elementwise gather gemm global_pool layer_normalization layer_normalization_grad lookup mat_mul max_pool movement product quantize quantize_linear \
+  recurrent resize_engine rms_normalization softmax softmax_grad svm trees)
+OPT = $(if $(filter $(HOT),$*),-O3,-O2) -ffunction-sections -fdata-sections $(if $(findstring lua/,$<),,-fno-asynchronous-unwind-tables)
+absent := $(filter-out $(wildcard csrc/*/*.c),$(patsubst %,csrc/%.c,$(filter-out kernels/% codec/%,$(HOT))))
+$(if $(absent),$(error HOT names what is not there: $(absent)))
+
 # Objects and libraries depend on the flags they were made with: $(1) file that records them, $(2) flags.
 define RECORD_FLAGS
 $(1): force
@@ -73,12 +83,12 @@ $(1): force
 endef
 .PHONY: force
 force:
-$(eval $(call RECORD_FLAGS,$(BUILD)/flags,$(CC) $(CFLAGS) $(ML_CFLAGS) $(BLAS_LIBS) $(LDFLAGS)))
+$(eval $(call RECORD_FLAGS,$(BUILD)/flags,$(CC) $(CFLAGS) $(OPT) $(HOT) $(ML_CFLAGS) $(BLAS_LIBS) $(LDFLAGS)))
 
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP $(ISA_FLAGS) -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) $(OPT) $(ML_CFLAGS) -MMD -MP $(ISA_FLAGS) -c -o $@ $<
 
 $(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ) $(CAPI_OBJ)
 	@rm -f $@
@@ -89,7 +99,7 @@ $(BUILD)/libmlserve.a: $(CORE_OBJ) $(NET_OBJ) $(CAPI_OBJ)
 define LINK_MODULE
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(or $(LIBFLAG),-shared) $(LDFLAGS) -Wl,--exclude-libs,ALL -o $@ $(filter-out %.map,$^) $(1) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(or $(LIBFLAG),-shared) $(LDFLAGS) -Wl,--exclude-libs,ALL -Wl,--gc-sections -o $@ $(filter-out %.map,$^) $(1) $(LDLIBS)
 	@missing=$$(nm -D --undefined-only $@ | awk '$$2 ~ /^ml_/ { print $$2 }'); test -z "$$missing" || \
 	  { echo "$@: undefined:" $$missing >&2; rm -f $@; exit 1; }
 endef
@@ -100,7 +110,7 @@ $(call RECORD_FLAGS,$(BUILD)/$(1)/flags,$(2))
 $(BUILD)/$(1)/obj/%.o: csrc/lua/%.c $(BUILD)/flags $(BUILD)/$(1)/flags
 	@mkdir -p $$(@D)
 	$$(call say,CC,"$$< ($(1))")
-	$$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP $(2) -c -o $$@ $$<
+	$$(Q)$(CC) $(CFLAGS) $$(OPT) $(ML_CFLAGS) -MMD -MP $(2) -c -o $$@ $$<
 $(BUILD)/$(1)/mlserve/core.so: $(LUA_SRC:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(CORE_OBJ)
 	$$(call LINK_MODULE,$(BLAS_LIBS))
 $(BUILD)/$(1)/mlserve/net.so: $(NET_LUA:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(NET_OBJ) $(BASE_OBJ)
@@ -121,7 +131,7 @@ define PROGRAMS
 $(BUILD)/$(1)/%: $(2)/%.c $(BUILD)/libmlserve.a $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(call say,LINK,$$@)
-	$$(Q)$(CC) $(CFLAGS) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $(BUILD)/libmlserve.a $(LDFLAGS) $(BLAS_LIBS) $(LDLIBS) -ldl
+	$$(Q)$(CC) $(CFLAGS) $$(OPT) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $(BUILD)/libmlserve.a $(LDFLAGS) $(BLAS_LIBS) $(LDLIBS) -ldl
 endef
 C_TESTS := $(patsubst spec/csrc/%.c,$(BUILD)/spec/%,$(wildcard spec/csrc/test_*.c))
 C_BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/bench_*.c))
@@ -168,17 +178,17 @@ test-packaging: all ## install and uninstall, LuaRocks, exported symbols and siz
 ASAN := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 test-asan: ## C units and specs under AddressSanitizer and UndefinedBehaviorSanitizer
 	@build-aux/deps.sh build run test
-	@$(MAKE) BUILD=build-asan CFLAGS="$(ASAN)" all c-tests
+	@$(MAKE) BUILD=build-asan CFLAGS="$(ASAN)" OPT= all c-tests
 	@BUILD=build-asan SANITIZER=address build-aux/test.sh c lua5.4 luajit
 # OpenBLAS is not instrumented: left out, so that only our own threads are looked at.
 test-tsan: ## thread pool, shared programs and sessions under ThreadSanitizer
-	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi)
+	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi)
 	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi" build-aux/test.sh c
 
 FUZZ_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each, under sanitizers
 	@build-aux/deps.sh build fuzz
-	@$(MAKE) BUILD=build-fuzz CC=clang CFLAGS="$(FUZZ_CFLAGS)" BLAS=none fuzz-targets
+	@$(MAKE) BUILD=build-fuzz CC=clang CFLAGS="$(FUZZ_CFLAGS)" OPT= BLAS=none fuzz-targets
 	@BUILD=build-fuzz build-aux/fuzz.sh $(or $(FUZZ_SECONDS),60)
 fuzz-short: ## every fuzz target for 5 seconds
 	@$(MAKE) fuzz FUZZ_SECONDS=5
