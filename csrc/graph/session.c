@@ -409,6 +409,7 @@ static ml_status finish(ml_session *s, ml_error *err)
     step *st = &s->steps[i];
     if (is_alias(s, st)) continue; /* its output is its input */
     s->containers = s->containers || (st->node->op->flags & ML_OP_CONTAINERS) != 0;
+    for (int32_t k = 0; k < st->ctx.n_out; k++) s->containers = s->containers || (st->node->out[k] && st->node->out[k]->type);
     size_t bytes = 0;
     if (st->node->op->workspace && !st->dynamic) {
       ml_status status = st->node->op->workspace(&st->ctx, &bytes, err);
