@@ -19,7 +19,7 @@ build = {
   type = "make",
   build_target = "rock",
   install_target = "install-rock",
-  build_variables = { CC = "$(CC)", CFLAGS = "$(CFLAGS) -O3", LIBFLAG = "$(LIBFLAG)", LUA_INCDIR = "$(LUA_INCDIR)" },
+  build_variables = { CC = "$(CC)", CFLAGS = "$(CFLAGS)", LIBFLAG = "$(LIBFLAG)", LUA_INCDIR = "$(LUA_INCDIR)" },
   install_variables = { INST_PREFIX = "$(PREFIX)", INST_BINDIR = "$(BINDIR)", INST_LIBDIR = "$(LIBDIR)", INST_LUADIR = "$(LUADIR)" },
 }
 test = { type = "command", command = "make test" }

@@ -58,6 +58,7 @@ static_assert(sizeof(header) <= 16, "the header must fit in front of a block tha
 
 static _Atomic uint64_t fail_state;
 static _Atomic uint64_t allocations, live_blocks, live_bytes;
+static _Thread_local int64_t thread_bytes;
 
 /* ---- fault injection and accounting ---- */
 
@@ -84,6 +85,8 @@ ml_alloc_stats ml_alloc_get_stats(void) {
   return stats;
 }
 
+int64_t ml_alloc_thread_bytes(void) { return thread_bytes; }
+
 /* ---- blocks ---- */
 
 static void *allocate(size_t bytes, bool zero) {
@@ -103,6 +106,7 @@ static void *allocate(size_t bytes, bool zero) {
   atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
+  thread_bytes += (int64_t)bytes;
   return block;
 }
 
@@ -127,6 +131,7 @@ void ml_free(void *block) {
   memcpy(&head, (unsigned char *)block - sizeof head, sizeof head);
   atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
   atomic_fetch_sub_explicit(&live_bytes, head.bytes, memory_order_relaxed);
+  thread_bytes -= (int64_t)head.bytes;
   free(head.raw);
 }
 

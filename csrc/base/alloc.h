@@ -34,6 +34,8 @@ typedef struct ml_alloc_stats {
   uint64_t live_bytes;
 } ml_alloc_stats;
 ml_alloc_stats ml_alloc_get_stats(void);
+/* Bytes this thread has allocated less those it has freed: how much a call has grown is the difference. */
+int64_t ml_alloc_thread_bytes(void);
 
 /* ---- arena: many small blocks with one life time ---- */
 typedef struct ml_arena ml_arena;

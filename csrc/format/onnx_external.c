@@ -49,6 +49,8 @@ static int open_by_component(int directory, const char *location) {
       part[n] = '\0';
       do next = openat(at, part, slash ? OPEN_FLAGS | O_DIRECTORY : OPEN_FLAGS);
       while (next < 0 && errno == EINTR);
+      struct stat info; /* a link where a directory should be is "not a directory": say what it is */
+      if (next < 0 && errno == ENOTDIR) errno = fstatat(at, part, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode) ? ELOOP : ENOTDIR;
     }
     int saved = errno;
     if (at != directory) close(at);

@@ -16,7 +16,7 @@ static const char *const foreign_types[] = {[14] = "complex64",      [15] = "com
 
 ml_status ml__onnx_dtype(uint64_t number, ml_dtype *out, ml_error *err) {
   *out = ML_DTYPE_NONE;
-  if (number > 0 && number < 64 && ml_dtype_size((ml_dtype)number) > 0) {
+  if (number < 64 && ml_dtype_is_element((int64_t)number)) {
     *out = (ml_dtype)number;
     return ML_OK;
   }

@@ -2,6 +2,7 @@
  * sessions, which has a lock. */
 #include <pthread.h>
 #include <string.h>
+#include "base/cpu.h"
 #include "graph/pass.h"
 #include "graph/session.h"
 #include "kernels/kernels.h"
@@ -118,6 +119,19 @@ ml_program *ml__subprogram(const ml_program *program, const ml_graph *graph)
   return program->subprograms[i].program;
 }
 
+ml_status ml__budget_take(ml__budget *budget, size_t bytes, const char *what, ml_error *err)
+{
+  size_t used = __atomic_load_n(&budget->used, __ATOMIC_RELAXED);
+  do {
+    if (bytes > budget->limit || used > budget->limit - bytes)
+      return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%zu bytes for %s, beside %zu in use, are over the limit of %zu bytes (max_memory)", bytes, what, used,
+                     budget->limit);
+  } while (!__atomic_compare_exchange_n(&budget->used, &used, used + bytes, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return ML_OK;
+}
+
+void ml__budget_give(ml__budget *budget, size_t bytes) { __atomic_sub_fetch(&budget->used, bytes, __ATOMIC_RELAXED); }
+
 static ml_status prepare_nodes(ml_program *p, ml_error *err)
 {
   const ml_graph *g = p->graph;
@@ -159,6 +173,10 @@ ml_status ml_program_new(const ml_graph *graph, const ml_compile_options *option
   p->options = options ? *options : (ml_compile_options){ .level = ML_LEVEL_FAST };
   if (p->options.max_loop == 0) p->options.max_loop = MAX_LOOP;
   pthread_mutex_init(&p->lock, NULL);
+  if (!p->options.budget) {
+    p->budget.limit = p->options.max_memory ? p->options.max_memory : ml_memory_size() / 2;
+    p->options.budget = &p->budget;
+  }
   ml_status status = ml_graph_clone(graph, &p->graph, err);
   if (status == ML_OK) status = ml_graph_infer(p->graph, err);
   for (size_t i = 0; i < sizeof passes / sizeof *passes && status == ML_OK; i++)
@@ -201,6 +219,18 @@ void ml_program_release(ml_program *p)
 const ml_graph *ml_program_graph(const ml_program *program) { return program->graph; }
 
 /* ---- the pool of idle sessions: they hold no reference on the program while they lie here ---- */
+bool ml__drop_idle(ml_program *p)
+{
+  ml_session *dropped[ML__IDLE_SESSIONS];
+  pthread_mutex_lock(&p->lock);
+  size_t n = p->n_idle;
+  memcpy(dropped, p->idle, n * sizeof *dropped);
+  p->n_idle = 0;
+  pthread_mutex_unlock(&p->lock);
+  for (size_t i = 0; i < n; i++) ml__session_destroy(dropped[i]);
+  return n > 0;
+}
+
 ml_status ml_program_acquire(ml_program *p, const ml_view *inputs, ml_session **out, ml_error *err)
 {
   ml_session *found = NULL;
@@ -212,7 +242,10 @@ ml_status ml_program_acquire(ml_program *p, const ml_view *inputs, ml_session **
     p->n_idle--;
   }
   pthread_mutex_unlock(&p->lock);
-  if (!found) return ml_session_new(p, inputs, out, err);
+  if (!found) { /* memory is short: sessions for other shapes are worth less than this one */
+    ml_status status = ml_session_new(p, inputs, out, err);
+    return status == ML_RESOURCE_EXHAUSTED && ml__drop_idle(p) ? ml_session_new(p, inputs, out, err) : status;
+  }
   ml_program_retain(p);
   *out = found;
   return ML_OK;

@@ -21,6 +21,9 @@ typedef struct ml_compile_options {
   uint64_t max_loop;     /* iterations a Loop may take, an error beyond; 0: 100,000,000 */
   bool keep_parameters;  /* trainable initialisers stay variables: not folded, not packed; bound by ml_session_bind */
   const char *disabled;  /* (optional) comma-separated names of passes to leave out, for debugging */
+  size_t max_memory;     /* bytes that all sessions of the program and its folded constants may take together (weights not counted); a model that
+                            wants more gets RESOURCE_EXHAUSTED instead of the machine; 0: half of what the machine or its container has */
+  struct ml__budget *budget; /* private: subgraphs share that of the program around them */
 } ml_compile_options;
 
 /* Compiles a copy of the graph; the graph is not changed. options NULL: level fast. */

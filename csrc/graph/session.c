@@ -48,6 +48,10 @@ struct ml_session {
   size_t n_values;
   unsigned char *arena;
   size_t arena_bytes;
+  size_t taken;          /* of the program's budget */
+  size_t scratch_taken;
+  bool containers;       /* some step makes sequences or runs subgraphs: their memory is not in the budget, so its growth is watched */
+  int64_t thread_bytes;  /* ml_alloc_thread_bytes when the run began */
   void *workspace;
   ml_arena *scratch;
   ml_container **given; /* made by this run, one reference each */
@@ -57,6 +61,28 @@ struct ml_session {
   size_t n_buffers;
 };
 
+static ml_status take_memory(ml_session *s, size_t bytes, const char *what, ml_error *err)
+{
+  ml_status status = ml__budget_take(s->program->options.budget, bytes, what, err);
+  if (status != ML_OK && ml__drop_idle(s->program)) status = ml__budget_take(s->program->options.budget, bytes, what, err);
+  if (status == ML_OK) s->taken += bytes;
+  return status;
+}
+
+static void give_memory(ml_session *s, size_t bytes)
+{
+  ml__budget_give(s->program->options.budget, bytes);
+  s->taken -= bytes;
+}
+
+static void drop_scratch(ml_session *s)
+{
+  ml_arena_free(s->scratch);
+  s->scratch = NULL;
+  give_memory(s, s->scratch_taken);
+  s->scratch_taken = 0;
+}
+
 /* ---- callbacks of operators ---- */
 static ml_status grow_value(ml_session *s, ml_view *view, ml_error *err)
 {
@@ -65,8 +91,12 @@ static ml_status grow_value(ml_session *s, ml_view *view, ml_error *err)
   bytes = count * ml_dtype_size(view->dtype);
   place *p = &s->places[id];
   if (bytes > p->grown_bytes || !p->grown) {
+    ML_TRY(take_memory(s, bytes - p->grown_bytes, "an output", err));
     void *memory = ml_alloc(bytes ? bytes : 1);
-    if (!memory) return ml_fail_memory(err, bytes, "an output");
+    if (!memory) {
+      give_memory(s, bytes - p->grown_bytes);
+      return ml_fail_memory(err, bytes, "an output");
+    }
     ml_free(p->grown);
     p->grown = memory;
     p->grown_bytes = bytes;
@@ -87,8 +117,19 @@ static ml_status resize(ml_run *run, ml_view *out, const int64_t *dims, int32_t 
 static void *scratch(ml_run *run, size_t bytes)
 {
   ml_session *s = (ml_session *)run;
+  if (take_memory(s, bytes, "an operator", NULL) != ML_OK) return NULL;
+  s->scratch_taken += bytes;
   if (!s->scratch) s->scratch = ml_arena_new();
   return s->scratch ? ml_arena_alloc(s->scratch, bytes) : NULL;
+}
+
+/* Sequences and stacked outputs that a loop makes longer and longer. */
+static ml_status check_growth(const ml_session *s, ml_error *err)
+{
+  int64_t grown = ml_alloc_thread_bytes() - s->thread_bytes;
+  size_t limit = s->program->options.budget->limit;
+  if (grown <= 0 || (uint64_t)grown <= limit) return ML_OK;
+  return ml_fail(err, ML_RESOURCE_EXHAUSTED, "%lld bytes of sequences and stacked values are over the limit of %zu bytes (max_memory)", (long long)grown, limit);
 }
 
 static ml_status give(ml_run *run, ml_view *out, ml_container *container, ml_error *err)
@@ -96,6 +137,7 @@ static ml_status give(ml_run *run, ml_view *out, ml_container *container, ml_err
   ml_session *s = (ml_session *)run;
   ml_status status = ml_grow(&s->given, &s->cap_given, s->n_given + 1, sizeof *s->given, "sequences", err);
   if (status == ML_OK && !out->data) status = grow_value(s, out, err);
+  if (status == ML_OK) status = check_growth(s, err);
   if (status != ML_OK) {
     ml_container_release(container);
     return status;
@@ -127,6 +169,7 @@ static ml_status subgraph(ml_run *run, const ml_graph *graph, ml_view *const *in
   ml_session *s = (ml_session *)run;
   enum { STACK = 16 };
   ml_program *program = ml__subprogram(s->program, graph);
+  ML_TRY(check_growth(s, err));
   ml_view stack[STACK], *views = stack;
   size_t n = program->graph->n_inputs, wrapped = 0;
   if (n > STACK && !(views = ml_alloc(n * sizeof *views))) return ml_fail_memory(err, n * sizeof *views, "a subgraph");
@@ -198,15 +241,17 @@ static ml_status evaluate(ml_session *s, step *st, ml_error *err)
 {
   enum { MAX = 16 };
   ml_tensor *out[MAX];
+  size_t bytes = 0;
   if (st->ctx.n_out > MAX) return ML_OK;
   ML_TRY(ml__run_node(st->node, st->ctx.in, s->program->kernels, out, err));
   for (int32_t i = 0; i < st->ctx.n_out; i++) {
     if (!out[i]) continue;
     s->places[st->node->out[i]->id].known = out[i];
     *st->ctx.out[i] = out[i]->view;
+    bytes += out[i]->view.count * ml_dtype_size(out[i]->view.dtype);
   }
   st->node = NULL; /* no step */
-  return ML_OK;
+  return take_memory(s, bytes, "a constant", err);
 }
 
 static ml_status infer_steps(ml_session *s, ml_error *err)
@@ -234,6 +279,9 @@ static ml_status infer_steps(ml_session *s, ml_error *err)
       view->data = NULL;
       if (!ml_view_known(view)) unknown = true;
       else status = ml_shape_count(view->dims, view->rank, view->dtype, &view->count, err);
+      size_t bytes = view->count * ml_dtype_size(view->dtype), limit = s->program->options.budget->limit;
+      if (status == ML_OK && bytes > limit)
+        status = ml_fail(err, ML_RESOURCE_EXHAUSTED, "an output of %zu bytes is over the limit of %zu bytes (max_memory)", bytes, limit);
     }
     if (status == ML_OK && !unknown && evaluable(st)) status = evaluate(s, st, err);
     if (status != ML_OK) return ml_fail_in(err, status, "%s '%s'", node->op->name, node->name);
@@ -335,6 +383,7 @@ static ml_status lay_out(ml_session *s, ml_error *err)
   }
   ml_free(active);
   s->arena_bytes = total;
+  ML_TRY(take_memory(s, total, "the tensors of a call", err));
   s->arena = ml_alloc_zero(total + 1, 1);
   return s->arena ? ML_OK : ml_fail_memory(err, total, "a session");
 }
@@ -359,12 +408,18 @@ static ml_status finish(ml_session *s, ml_error *err)
   for (size_t i = 0; i < s->n_steps; i++) {
     step *st = &s->steps[i];
     if (is_alias(s, st)) continue; /* its output is its input */
+    s->containers = s->containers || (st->node->op->flags & ML_OP_CONTAINERS) != 0;
+    for (int32_t k = 0; k < st->ctx.n_out; k++) s->containers = s->containers || (st->node->out[k] && st->node->out[k]->type);
     size_t bytes = 0;
     if (st->node->op->workspace && !st->dynamic) {
       ml_status status = st->node->op->workspace(&st->ctx, &bytes, err);
       if (status != ML_OK) return ml_fail_in(err, status, "%s '%s'", st->node->op->name, st->node->name);
     }
-    if (bytes > workspace) workspace = bytes;
+    if (bytes > workspace) {
+      ml_status status = take_memory(s, bytes - workspace, "workspace", err);
+      if (status != ML_OK) return ml_fail_in(err, status, "%s '%s'", st->node->op->name, st->node->name);
+      workspace = bytes;
+    }
     s->steps[kept++] = *st;
   }
   s->n_steps = kept;
@@ -444,7 +499,8 @@ void ml__session_destroy(ml_session *s)
   ml_free(s->arena);
   ml_free(s->workspace);
   ml_free(s->buffers);
-  ml_arena_free(s->scratch);
+  drop_scratch(s);
+  ml__budget_give(s->program->options.budget, s->taken);
   ml_free(s);
 }
 
@@ -512,23 +568,27 @@ static ml_status run_dynamic(ml_session *s, step *st, ml_error *err)
     if (st->ctx.out[i] && ml_view_known(st->ctx.out[i])) ML_TRY(grow_value(s, st->ctx.out[i], err));
   size_t bytes = 0;
   if (st->node->op->workspace) ML_TRY(st->node->op->workspace(&st->ctx, &bytes, err));
+  ML_TRY(take_memory(s, bytes, "workspace", err));
   void *workspace = bytes ? ml_alloc(bytes) : NULL;
-  if (bytes && !workspace) return ml_fail_memory(err, bytes, "workspace");
   st->ctx.workspace = workspace;
-  ml_status status = st->node->op->run(&st->ctx, err);
+  ml_status status = bytes && !workspace ? ml_fail_memory(err, bytes, "workspace") : st->node->op->run(&st->ctx, err);
   ml_free(workspace);
+  give_memory(s, bytes);
   st->ctx.workspace = NULL;
   return status;
 }
 
-ml_status ml_session_run(ml_session *s, ml_error *err)
+static inline void begin_run(ml_session *s)
 {
-  if (s->scratch) {
-    ml_arena_free(s->scratch);
-    s->scratch = NULL;
-  }
+  if (s->scratch) drop_scratch(s);
   forget_containers(s);
   s->subruns = 0;
+  if (s->containers) s->thread_bytes = ml_alloc_thread_bytes();
+}
+
+ml_status ml_session_run(ml_session *s, ml_error *err)
+{
+  begin_run(s);
   for (size_t i = 0; i < s->n_steps; i++) {
     step *st = &s->steps[i];
     ml_status status = st->dynamic ? run_dynamic(s, st, err) : st->ctx.op->run(&st->ctx, err);
@@ -539,6 +599,7 @@ ml_status ml_session_run(ml_session *s, ml_error *err)
 
 ml_status ml_session_run_profiled(ml_session *s, ml_error *err)
 {
+  begin_run(s);
   for (size_t i = 0; i < s->n_steps; i++) {
     step *st = &s->steps[i];
     uint64_t begin = ml_clock_ns();

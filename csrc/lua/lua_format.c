@@ -1,4 +1,4 @@
-/* Files: core.onnx_load(path) -> graph   core.onnx_parse(bytes, what) -> graph   core.onnx_save(graph, path)
+/* Files: core.onnx_load(path[, limits]) -> graph   core.onnx_parse(bytes, what[, limits]) -> graph   core.onnx_save(graph, path)
  * core.onnx_bytes(graph) -> bytes core.tensor_pb_load(path) -> tensor, name      a TensorProto alone, as in ONNX's test data
  *   core.tensor_pb_save(path, tensor[, name])
  *   core.safetensors_load(path) -> { name = tensor }, { key = string }     core.safetensors_save(path, tensors[, metadata])
@@ -49,11 +49,19 @@ static int done(lua_State *L, ml_status status, const ml_error *err)
 }
 
 /* ---- ONNX ---- */
+/* { bytes, nodes, depth }: each may be left out */
+static ml_onnx_limits limits_of(lua_State *L, int index)
+{
+  return (ml_onnx_limits){ .max_bytes = (size_t)ml__lua_opt_int_field(L, index, "bytes", 0), .max_nodes = (size_t)ml__lua_opt_int_field(L, index, "nodes", 0),
+                           .max_depth = (size_t)ml__lua_opt_int_field(L, index, "depth", 0) };
+}
+
 static int onnx_load(lua_State *L)
 {
   ml_graph *graph;
   ml_error err;
-  if (ml_onnx_load(luaL_checkstring(L, 1), NULL, &graph, &err) != ML_OK) return ml__lua_fail(L, &err);
+  ml_onnx_limits limits = limits_of(L, 2);
+  if (ml_onnx_load(luaL_checkstring(L, 1), &limits, &graph, &err) != ML_OK) return ml__lua_fail(L, &err);
   ml__lua_push_graph(L, graph);
   return 1;
 }
@@ -64,7 +72,8 @@ static int onnx_parse(lua_State *L)
   const char *bytes = luaL_checklstring(L, 1, &size);
   ml_graph *graph;
   ml_error err;
-  if (ml_onnx_read(bytes, size, luaL_optstring(L, 2, "ONNX bytes"), NULL, &graph, &err) != ML_OK) return ml__lua_fail(L, &err);
+  ml_onnx_limits limits = limits_of(L, 3);
+  if (ml_onnx_read(bytes, size, luaL_optstring(L, 2, "ONNX bytes"), &limits, &graph, &err) != ML_OK) return ml__lua_fail(L, &err);
   ml__lua_push_graph(L, graph);
   return 1;
 }

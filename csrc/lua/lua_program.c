@@ -36,14 +36,16 @@ static int program_tostring(lua_State *L)
   return 1;
 }
 
-/* program(graph[, {level = "none"|"exact"|"fast", disabled = "pass,pass"}]) */
+/* program(graph[, {level = "none"|"exact"|"fast", disabled = "pass,pass", max_memory = bytes, max_loop = n}]) */
 static int new_program(lua_State *L)
 {
   static const char *const levels[] = { "none", "exact", "fast" };
   const ml_graph *g = ml__lua_check_graph(L, 1);
   if (g->n_inputs > MAX_IO || g->n_outputs > MAX_IO) return luaL_argerror(L, 1, "more than 64 inputs or outputs");
   const char *level = ml__lua_opt_string_field(L, 2, "level", "fast");
-  ml_compile_options options = { .disabled = ml__lua_opt_string_field(L, 2, "disabled", NULL) };
+  ml_compile_options options = { .disabled = ml__lua_opt_string_field(L, 2, "disabled", NULL),
+                                 .max_memory = (size_t)ml__lua_opt_int_field(L, 2, "max_memory", 0),
+                                 .max_loop = (uint64_t)ml__lua_opt_int_field(L, 2, "max_loop", 0) };
   int at = 0;
   while (at < 3 && strcmp(levels[at], level) != 0) at++;
   if (at == 3) return luaL_error(L, "option 'level': none, exact or fast expected, got '%s'", level);

@@ -166,6 +166,8 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   shape s = { ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN, ML_UNKNOWN };
   bool ranks = true;
   for (int32_t i = 0; i < 3; i++) ranks = ranks && ctx->in[i]->rank != ML_UNKNOWN;
+  if (q->rank != ML_UNKNOWN && q->rank != 3 && q->rank != 4)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "Q has rank %d, expected 3 or 4", (int)q->rank);
   if (ranks) ML_TRY(measure(ctx, &s, err));
   int64_t features = ML_UNKNOWN;
   if (s.Hq >= 0 && s.Dv >= 0 && __builtin_mul_overflow(s.Hq, s.Dv, &features))

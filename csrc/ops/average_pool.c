@@ -32,17 +32,22 @@ static int64_t at_least_1(int64_t taps) { return taps > 0 ? taps : 1; }
     T *y = (T *)p->ctx->out[0]->data + index * p->out;                                                                           \
     int64_t at[ML__WINDOW_RANK] = { 0 };                                                                                         \
     do {                                                                                                                         \
-      int64_t tap[ML__WINDOW_RANK] = { 0 }, base, taps = 1;                                                                      \
+      int64_t tap[ML__WINDOW_RANK], first[ML__WINDOW_RANK], end[ML__WINDOW_RANK], base, taps = 1;                               \
       for (int64_t o = 0; o < width; o++) y[o] = 0;                                                                              \
-      do {                                                                                                                       \
+      bool more = ml__taps_begin(w, at, last, first, end, tap);                                                                 \
+      for (; more; more = ml__taps_next(tap, first, end, last)) {                                                               \
         if (!ml__window_row(w, at, tap, &base)) continue;                                                                        \
         for (int64_t k = 0; k < w->kernel[last]; k++) {                                                                          \
           int64_t lo, hi;                                                                                                        \
           const T *x = from + base + k * w->dilation[last] - w->begin[last];                                                     \
-          ml__window_valid(w, last, k, &lo, &hi);                                                                                \
+          ml__window_valid(w, last, k, &lo, &hi);                                                                               \
+          if (lo >= hi) {                                                                                                       \
+            k = ml__window_skip(w, last, k, lo) - 1;                                                                            \
+            continue;                                                                                                           \
+          }                                                                                                                     \
           for (int64_t o = lo; o < hi; o++) y[o] += x[o * step];                                                                 \
         }                                                                                                                        \
-      } while (ml__next_index(tap, w->kernel, last));                                                                            \
+      }                                                                                                                         \
       for (int32_t d = 0; d < last; d++) taps *= ml__average_taps(w, d, at[d], padding);                                         \
       for (int64_t o = 0; o < width; o++) y[o] /= (T)at_least_1(taps * ml__average_taps(w, last, o, padding));                   \
       y += width;                                                                                                                \

@@ -13,16 +13,19 @@
     int64_t at[ML__WINDOW_RANK] = { 0 };                                                                                         \
     memset(dx, 0, p->in * sizeof(T));                                                                                            \
     do {                                                                                                                         \
-      int64_t tap[ML__WINDOW_RANK] = { 0 }, base, taps = 1;                                                                      \
+      int64_t tap[ML__WINDOW_RANK], first[ML__WINDOW_RANK], end[ML__WINDOW_RANK], base, taps = 1;                               \
       for (int32_t d = 0; d < w->n; d++) taps *= ml__average_taps(w, d, at[d], padding);                                         \
       const T share = *dy++ / (T)(taps > 0 ? taps : 1);                                                                          \
-      do {                                                                                                                       \
+      bool more = ml__taps_begin(w, at, last, first, end, tap);                                                                 \
+      for (; more; more = ml__taps_next(tap, first, end, last)) {                                                               \
         if (!ml__window_row(w, at, tap, &base)) continue;                                                                        \
-        for (int64_t k = 0; k < w->kernel[last]; k++) {                                                                          \
+        int64_t begin, stop;                                                                                                    \
+        ml__window_taps(w, last, at[last], &begin, &stop);                                                                      \
+        for (int64_t k = begin; k < stop; k++) {                                                                                \
           const int64_t pos = at[last] * w->stride[last] + k * w->dilation[last] - w->begin[last];                               \
-          if (pos >= 0 && pos < w->in[last]) dx[base + pos] += share;                                                            \
+          dx[base + pos] += share;                                                                                              \
         }                                                                                                                        \
-      } while (ml__next_index(tap, w->kernel, last));                                                                            \
+      }                                                                                                                         \
     } while (ml__next_index(at, w->out, w->n));                                                                                  \
   }
 DEFINE(plane_f32, float)

@@ -10,7 +10,7 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   const ml_view *x = ctx->in[0];
   const int64_t to = ml_attr_int(ctx->attrs, "to", 0);
   ML_TRY(ml__op_check_types(ctx, err));
-  const ml_dtype dtype = to > 0 && to < 32 ? (ml_dtype)to : ML_DTYPE_NONE;
+  const ml_dtype dtype = ml_dtype_is_element(to) ? (ml_dtype)to : ML_DTYPE_NONE;
   if (ml_dtype_size(dtype) == 0 || dtype == ML_STRING)
     return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'to' is %lld, which is no numeric type", (long long)to);
   if (x->dtype != ML_DTYPE_NONE && ml_dtype_size(dtype) != ml_dtype_size(x->dtype))

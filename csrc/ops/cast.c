@@ -13,7 +13,7 @@ static const ml_attr_def attrs[] = {
 
 static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   int64_t to = ml_attr_int(ctx->attrs, "to", 0);
-  if (to < 1 || to > 64 || ml_dtype_size((ml_dtype)to) == 0)
+  if (!ml_dtype_is_element(to))
     return ml_fail(err, ML_UNIMPLEMENTED, "attribute to: element type %lld is not supported", (long long)to);
   ml_op_set(ctx->out[0], (ml_dtype)to, ctx->in[0]->dims, ctx->in[0]->rank);
   return ML_OK;

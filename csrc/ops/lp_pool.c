@@ -19,20 +19,25 @@ static const ml_attr_def attrs[] = {
     T *y = (T *)p->ctx->out[0]->data + index * p->out;                                                                           \
     int64_t at[ML__WINDOW_RANK] = { 0 };                                                                                         \
     do {                                                                                                                         \
-      int64_t tap[ML__WINDOW_RANK] = { 0 }, base;                                                                                \
+      int64_t tap[ML__WINDOW_RANK], first[ML__WINDOW_RANK], end[ML__WINDOW_RANK], base;                                         \
       for (int64_t o = 0; o < width; o++) y[o] = 0;                                                                              \
-      do {                                                                                                                       \
+      bool more = ml__taps_begin(w, at, last, first, end, tap);                                                                 \
+      for (; more; more = ml__taps_next(tap, first, end, last)) {                                                               \
         if (!ml__window_row(w, at, tap, &base)) continue;                                                                        \
         for (int64_t k = 0; k < w->kernel[last]; k++) {                                                                          \
           int64_t lo, hi;                                                                                                        \
           const T *x = from + base + k * w->dilation[last] - w->begin[last];                                                     \
-          ml__window_valid(w, last, k, &lo, &hi);                                                                                \
+          ml__window_valid(w, last, k, &lo, &hi);                                                                               \
+          if (lo >= hi) {                                                                                                       \
+            k = ml__window_skip(w, last, k, lo) - 1;                                                                            \
+            continue;                                                                                                           \
+          }                                                                                                                     \
           if (power == 2)                                                                                                        \
             for (int64_t o = lo; o < hi; o++) y[o] += x[o * step] * x[o * step];                                                 \
           else                                                                                                                   \
             for (int64_t o = lo; o < hi; o++) y[o] += POW(ABS(x[o * step]), (T)power);                                           \
         }                                                                                                                        \
-      } while (ml__next_index(tap, w->kernel, last));                                                                            \
+      }                                                                                                                         \
       for (int64_t o = 0; o < width; o++) y[o] = POW(y[o], 1 / (T)power);                                                        \
       y += width;                                                                                                                \
     } while (ml__next_index(at, w->out, last));                                                                                  \

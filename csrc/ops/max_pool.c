@@ -31,20 +31,25 @@ static int64_t input_at(const ml__window *w, const int64_t *at, const int64_t *t
     const int64_t width = w->out[last], step = w->stride[last];                                                                  \
     int64_t at[ML__WINDOW_RANK] = { 0 };                                                                                         \
     do {                                                                                                                         \
-      int64_t tap[ML__WINDOW_RANK] = { 0 }, base;                                                                                \
+      int64_t tap[ML__WINDOW_RANK], first[ML__WINDOW_RANK], end[ML__WINDOW_RANK], base;                                         \
       for (int64_t o = 0; o < width; o++) y[o] = START;                                                                          \
-      do {                                                                                                                       \
+      bool more = ml__taps_begin(w, at, last, first, end, tap);                                                                 \
+      for (; more; more = ml__taps_next(tap, first, end, last)) {                                                               \
         if (!ml__window_row(w, at, tap, &base)) continue;                                                                        \
         for (int64_t k = 0; k < w->kernel[last]; k++) {                                                                          \
           int64_t lo, hi;                                                                                                        \
           const T *x = from + base + k * w->dilation[last] - w->begin[last];                                                     \
-          ml__window_valid(w, last, k, &lo, &hi);                                                                                \
+          ml__window_valid(w, last, k, &lo, &hi);                                                                               \
+          if (lo >= hi) {                                                                                                       \
+            k = ml__window_skip(w, last, k, lo) - 1;                                                                            \
+            continue;                                                                                                           \
+          }                                                                                                                     \
           for (int64_t o = lo; o < hi; o++) {                                                                                    \
             const T v = x[o * step];                                                                                             \
             y[o] = v > y[o] || v != v ? v : y[o];                                                                                \
           }                                                                                                                      \
         }                                                                                                                        \
-      } while (ml__next_index(tap, w->kernel, last));                                                                            \
+      }                                                                                                                         \
       y += width;                                                                                                                \
     } while (ml__next_index(at, w->out, last));                                                                                  \
   }                                                                                                                              \
@@ -55,16 +60,17 @@ static int64_t input_at(const ml__window *w, const int64_t *at, const int64_t *t
     T *y = (T *)p->ctx->out[0]->data + index * p->out;                                                                           \
     int64_t at[ML__WINDOW_RANK] = { 0 }, *place = (int64_t *)p->ctx->out[1]->data + index * p->out;                              \
     do {                                                                                                                         \
-      int64_t tap[ML__WINDOW_RANK] = { 0 }, where = -1;                                                                          \
+      int64_t tap[ML__WINDOW_RANK], first[ML__WINDOW_RANK], end[ML__WINDOW_RANK], where = -1;                                   \
       T best = START;                                                                                                            \
-      do {                                                                                                                       \
+      bool more = ml__taps_begin(w, at, w->n, first, end, tap);                                                                 \
+      for (; more; more = ml__taps_next(tap, first, end, w->n)) {                                                               \
         const int64_t i = input_at(w, at, tap, false);                                                                           \
         if (i < 0) continue;                                                                                                     \
         const T v = from[i];                                                                                                     \
         if (where >= 0 && !(v > best || (v != v && best == best))) continue;                                                     \
         best = v;                                                                                                                \
         where = columns ? input_at(w, at, tap, true) : i;                                                                        \
-      } while (ml__next_index(tap, w->kernel, w->n));                                                                            \
+      }                                                                                                                         \
       *y++ = best;                                                                                                               \
       *place++ = where < 0 ? -1 : (int64_t)(index * p->in) + where;                                                              \
     } while (ml__next_index(at, w->out, w->n));                                                                                  \

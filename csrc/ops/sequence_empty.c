@@ -8,7 +8,7 @@ static const ml_attr_def attrs[] = {
 
 static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   int64_t dtype = ml_attr_int(ctx->attrs, "dtype", ML_FLOAT32);
-  if (dtype < 1 || dtype > 30 || ml_dtype_size((ml_dtype)dtype) == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute dtype: %lld is no element type", (long long)dtype);
+  if (!ml_dtype_is_element(dtype)) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute dtype: %lld is no element type", (long long)dtype);
   ml_op_set_type(ctx->out[0], ml_type_of(ML_KIND_SEQUENCE, ml_type_tensor((ml_dtype)dtype)));
   return ML_OK;
 }

@@ -56,6 +56,36 @@ static inline bool ml__window_row(const ml__window *w, const int64_t *at, const 
   }
   return true;
 }
+/* The next tap behind k, of which no output lies in the input (ml__window_valid gave lo), that may have one. A file may ask for a window of 2^31
+ * taps: only those that read something are walked. */
+static inline int64_t ml__window_skip(const ml__window *w, int32_t d, int64_t k, int64_t lo) {
+  if (lo == 0) return w->kernel[d]; /* behind the input, and further taps lie further behind */
+  int64_t position = (lo - 1) * w->stride[d] + k * w->dilation[d] - w->begin[d]; /* of the last output in front of it: negative */
+  return k + (w->dilation[d] - 1 - position) / w->dilation[d];
+}
+/* Taps [first, end) of output o of dimension d that lie in the input. */
+static inline void ml__window_taps(const ml__window *w, int32_t d, int64_t o, int64_t *first, int64_t *end) {
+  int64_t start = o * w->stride[d] - w->begin[d], step = w->dilation[d];
+  *first = start >= 0 ? 0 : (step - 1 - start) / step;
+  *end = start >= w->in[d] ? 0 : (w->in[d] - start + step - 1) / step;
+  if (*end > w->kernel[d]) *end = w->kernel[d];
+}
+/* Walks over the taps of output `at` that lie in the input, as far as its dimensions 0 … n-1 go: false: there are none. */
+static inline bool ml__taps_begin(const ml__window *w, const int64_t *at, int32_t n, int64_t *first, int64_t *end, int64_t *tap) {
+  for (int32_t d = 0; d < n; d++) {
+    ml__window_taps(w, d, at[d], &first[d], &end[d]);
+    if (first[d] >= end[d]) return false;
+    tap[d] = first[d];
+  }
+  return true;
+}
+static inline bool ml__taps_next(int64_t *tap, const int64_t *first, const int64_t *end, int32_t n) {
+  for (int32_t d = n - 1; d >= 0; d--) {
+    if (++tap[d] < end[d]) return true;
+    tap[d] = first[d];
+  }
+  return false;
+}
 /* The next index in row-major order over dims[0 … n-1]; false: there was none, index is all zeros again. */
 static inline bool ml__next_index(int64_t *index, const int64_t *dims, int32_t n) {
   for (int32_t d = n - 1; d >= 0; d--) {

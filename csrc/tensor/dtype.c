@@ -21,6 +21,8 @@ size_t ml_dtype_size(ml_dtype dtype) {
   return dtype == ML_CONTAINER ? sizeof(void *) : 0;
 }
 
+bool ml_dtype_is_element(int64_t number) { return number > 0 && number < ML_CONTAINER && ml_dtype_size((ml_dtype)number) > 0; }
+
 const char *ml_dtype_name(ml_dtype dtype) {
   switch (dtype) {
 #define X(name, number, bytes, text) \

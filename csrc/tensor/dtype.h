@@ -38,6 +38,7 @@ typedef struct ml_str {
 } ml_str;
 
 size_t ml_dtype_size(ml_dtype dtype);            /* bytes per element; 0 for a number outside the list */
+bool ml_dtype_is_element(int64_t number);          /* may a file or attribute name it as the type of a tensor's elements: ML_CONTAINER is none */
 const char *ml_dtype_name(ml_dtype dtype);       /* "float32"; "none" for a number outside the list */
 ml_dtype ml_dtype_from_name(const char *name);   /* ML_DTYPE_NONE when unknown */
 bool ml_dtype_is_float(ml_dtype dtype);          /* float16, bfloat16, float32, float64 */

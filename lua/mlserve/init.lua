@@ -17,10 +17,11 @@ local modules = {
 
 --- Loads a model: an .onnx file, a version directory, or a model directory (its newest version).
 ---@param path string
+---@param options? table { limits = { bytes, nodes, depth, memory, loop } }: see mlserve.model.load
 ---@return table|nil model see mlserve.model
 ---@return string|nil message
-function mlserve.load(path)
-  return require("mlserve.model").load(path)
+function mlserve.load(path, options)
+  return require("mlserve.model").load(path, options)
 end
 
 --- The number of threads a computation may use; 0 restores the default.

@@ -54,7 +54,10 @@ end
 --- The compiled program that predict runs.
 ---@return userdata
 function Model:program()
-  if not self.compiled_program then self.compiled_program = assert(core.program(self:graph())) end
+  if not self.compiled_program then
+    local limits = self.limits or {}
+    self.compiled_program = assert(core.program(self:graph(), { max_memory = limits.memory, max_loop = limits.loop }))
+  end
   return self.compiled_program
 end
 
@@ -392,6 +395,15 @@ local function read_settings(self, training)
   end
 end
 
+local LOAD_RULES = { limits = { type = "table", default = {} } }
+local LIMIT_RULES = {
+  bytes = { type = "integer", min = 1 },
+  nodes = { type = "integer", min = 1 },
+  depth = { type = "integer", min = 1, max = 1000 },
+  memory = { type = "integer", min = 1 },
+  loop = { type = "integer", min = 1 },
+}
+
 local function read_parameters(graph, names)
   local trainable = {}
   for _, name in ipairs(names) do trainable[name] = true end
@@ -399,17 +411,28 @@ local function read_parameters(graph, names)
 end
 
 --- Loads a model: an .onnx file, a version directory, or a model directory (its newest version).
+--- What a model asks for is bounded: `limits` changes the bounds, a model over one is refused (or its call is), naming what asked.
+---
+---   bytes   of the file with its external data (default 8 GiB)
+---   nodes   of the graph, with those of subgraphs and functions (default 1,000,000)
+---   depth   of subgraphs and functions in each other (default 64)
+---   memory  bytes that all predictions of the model may take at one time, weights not counted (default: half of what the machine
+---           or its container has)
+---   loop    times that one Loop may go round (default 100,000,000)
 ---@param path string
+---@param given? table { limits = { bytes, nodes, depth, memory, loop } }
 ---@return Model|nil
 ---@return string|nil message
-function model.load(path)
+function model.load(path, given)
   local file, message, graph, properties, training, self
+  local limits = options.check(options.check(given, LOAD_RULES, "load", 3).limits, LIMIT_RULES, "load: limits", 3)
   if type(path) ~= "string" then error(format("load: a path expected, got %s", type(path)), 2) end
   file, message = storage.find(path)
   if not file then return nil, message end
-  graph, message = core.onnx_load(file)
+  graph, message = core.onnx_load(file, limits)
   if not graph then return nil, message end
   self, properties = model.from_graph(graph), graph:properties()
+  self.limits = limits
   training = property(properties, "training")
   self.path, self.trained = file, training
   self.classes, self.features = property(properties, "classes"), property(properties, "features")

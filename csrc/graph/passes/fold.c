@@ -2,6 +2,7 @@
  * take more memory than their inputs by far (a huge Expand) are left to the run. */
 #include <string.h>
 #include "graph/pass.h"
+#include "graph/session.h"
 #include "kernels/kernels.h"
 
 #define FOLD_MAX_GROWTH (1u << 20) /* bytes a folded result may exceed its inputs by */
@@ -9,7 +10,7 @@
 static bool foldable(const ml_node *node, const ml_compile_options *options)
 {
   if (node->op->flags & (ML_OP_RANDOM | ML_OP_TRAINING)) return false;
-  size_t bytes_in = 0;
+  size_t bytes_in = 0, bytes_out = 0;
   for (int32_t i = 0; i < node->n_in; i++) {
     if (!node->in[i]) continue;
     if (!ml__is_constant(node->in[i], options)) return false;
@@ -22,9 +23,10 @@ static bool foldable(const ml_node *node, const ml_compile_options *options)
     if (!v) continue;
     if (v->type) return false;
     if (v->rank == ML_UNKNOWN || ml_shape_count(v->dims, v->rank, v->dtype, &count, NULL) != ML_OK) return false;
-    if (count * ml_dtype_size(v->dtype) > bytes_in + FOLD_MAX_GROWTH) return false;
+    bytes_out += count * ml_dtype_size(v->dtype); /* no overflow: returns before */
+    if (bytes_out > bytes_in + FOLD_MAX_GROWTH) return false;
   }
-  return true;
+  return ml__budget_take(options->budget, bytes_out, "a constant", NULL) == ML_OK; /* many small steps make a large sum */
 }
 
 static void fold_node(const ml_node *node)

@@ -24,6 +24,8 @@ function serve.parser(parser)
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
   parser:option("--threads", "Threads a prediction may use (default: the number of cores)."):argname("N")
     :convert(arguments.integer(1, 1024))
+  parser:option("--max-memory", "Memory that the predictions of one model may take, weights not counted (default: half of the machine's).")
+    :argname("MIB"):convert(arguments.integer(1, 1024 * 1024 * 1024))
   parser:epilog [[Example:
   mlserve serve --model cancer=models/cancer --rest-port 8501
   curl http://127.0.0.1:8501/v1/models/cancer]]
@@ -33,7 +35,10 @@ function serve.run(args)
   local seen, problems = {}, {}
   local server, ok, message
   if args.threads then require("mlserve.core").set_threads(args.threads) end
-  server = require("mlserve.serve.server").new { rest = { host = args.host, port = args.rest_port } }
+  server = require("mlserve.serve.server").new {
+    rest = { host = args.host, port = args.rest_port },
+    limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+  }
   for _, model in ipairs(args.model) do
     if seen[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
     seen[model.name] = true

@@ -45,18 +45,20 @@ end
 
 local function list_directory(path) return require("mlserve.core").list_directory(path) end
 
-local function load_file(path, name, version)
-  local model, message, code = require("mlserve").load(path)
-  if not model then return nil, message, code end
-  return model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+local function file_loader(limits)
+  return function(path, name, version)
+    local model, message, code = require("mlserve").load(path, { limits = limits })
+    if not model then return nil, message, code end
+    return model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+  end
 end
 
 ---@param options? table loader: function(path, name, version) -> servable | nil, message, code;
---- list: function(path) -> names | nil, message
+--- list: function(path) -> names | nil, message; limits: of models loaded from files (see mlserve.model.load)
 ---@return table repository
 function M.new(options)
   options = options or {}
-  return setmetatable({ models = {}, loader = options.loader or load_file, list = options.list or list_directory }, mt)
+  return setmetatable({ models = {}, loader = options.loader or file_loader(options.limits), list = options.list or list_directory }, mt)
 end
 
 local function check_name(name, level)

@@ -17,6 +17,7 @@ local format = string.format
 local RULES = {
   rest = { type = "table", position = 1 },
   log = { type = "function" },
+  limits = { type = "table" },
 }
 
 local REST_RULES = {
@@ -186,7 +187,7 @@ local M = {}
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
-  local models = repository.new()
+  local models = repository.new { limits = values.limits }
   local self = setmetatable({
     rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new(),
   }, mt)
