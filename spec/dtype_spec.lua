@@ -126,3 +126,125 @@ describe("16-bit arithmetic", function()
     assert.truthy(message:find("gradients are computed in float32 and float64", 1, true), message)
   end)
 end)
+
+local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+local golden = here .. "golden/dtype/"
+local SMALL = { "float4e2m1", "float6e2m3", "float6e3m2", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0", "int2",
+  "int4", "uint2", "uint4" }
+
+local function cast(values, to, attributes, from)
+  attributes = attributes or {}
+  attributes.to = to
+  return run("Cast", { core.tensor(values, from) }, attributes)[1]
+end
+
+local function codes(tensor) return { tensor:tobytes():byte(1, -1) } end
+
+-- spec/golden/make_dtype.py: casts through every turning point, quantisation, data movement, raw_data and int32_data
+describe("small element type", function()
+  for _, dtype in ipairs(SMALL) do
+    for _, level in ipairs(LEVELS) do
+      it(dtype .. " at level " .. level, function()
+        local result = core.verify_case(golden .. dtype, { level = level, rtol = 0, atol = 0 })
+        assert.is_true(result.passed, result.error)
+      end)
+    end
+
+    it(dtype .. " is written as it was read, packed, at the operator set it needs", function()
+      local graph, directory = core.onnx_load(golden .. dtype .. "/model.onnx"), os.tmpname()
+      os.remove(directory)
+      assert(os.execute("cp -r '" .. golden .. dtype .. "' '" .. directory .. "'"))
+      finally(function() os.execute("rm -r '" .. directory .. "'") end)
+      assert(core.onnx_save(graph, directory .. "/model.onnx"))
+      local again, same = core.onnx_load(directory .. "/model.onnx"), 0
+      for _, name in ipairs { "raw", "typed" } do
+        assert.are.equal(dtype, graph:get_initializer(name):dtype())
+        assert.are.same(codes(graph:get_initializer(name)), codes(again:get_initializer(name)))
+        same = same + 1
+      end
+      assert.are.equal(2, same)
+      local result = core.verify_case(directory, { level = "fast", rtol = 0, atol = 0 })
+      assert.is_true(result.passed, result.error)
+    end)
+  end
+end)
+
+describe("float8", function()
+  -- the tables in the description of ONNX's Cast-28; codes: arXiv:2209.05433 (E4M3, E5M2), arXiv:2206.02915 (FNUZ)
+  local special = { 0 / 0, math.huge, -math.huge, 1e6, -1e6, -0.0, 0 }
+  local saturated = {
+    [17] = { 0x7F, 0x7E, 0xFE, 0x7E, 0xFE, 0x80, 0 }, [18] = { 0x80, 0x7F, 0xFF, 0x7F, 0xFF, 0, 0 },
+    [19] = { 0x7E, 0x7B, 0xFB, 0x7B, 0xFB, 0x80, 0 }, [20] = { 0x80, 0x7F, 0xFF, 0x7F, 0xFF, 0, 0 },
+  }
+  local open = {
+    [17] = { 0x7F, 0x7F, 0xFF, 0x7F, 0xFF, 0x80, 0 }, [18] = { 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0 },
+    [19] = { 0x7E, 0x7C, 0xFC, 0x7C, 0xFC, 0x80, 0 }, [20] = { 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0 },
+  }
+
+  local function without_sign_of_nan(list) -- 0/0 has another sign on every machine
+    list[1] = list[1] >= 0xFE and list[1] - 0x80 or list[1]
+    return list
+  end
+
+  for number, expected in pairs(saturated) do
+    it("of type " .. number .. " saturates or not", function()
+      assert.are.same(expected, without_sign_of_nan(codes(cast(special, number))))
+      assert.are.same(open[number], without_sign_of_nan(codes(cast(special, number, { saturate = 0 }))))
+    end)
+  end
+
+  it("e8m0 rounds as it is told", function()
+    -- Cast-28, table of float8e8m0: 2^(code - 127), 255 is NaN
+    local values = { 0 / 0, math.huge, 0, 1e-39, 3, 2.9, 2 }
+    assert.are.same({ 255, 254, 0, 0, 129, 129, 128 }, codes(cast(values, 24)))
+    assert.are.same({ 255, 255, 255, 255, 129, 128, 128 }, codes(cast(values, 24, { saturate = 0, round_mode = "nearest" })))
+    assert.are.same({ 255, 254, 0, 0, 128, 128, 128 }, codes(cast(values, 24, { round_mode = "down" })))
+    assert.has_error(function() cast({ 1 }, 24, { round_mode = "sideways" }) end)
+  end)
+end)
+
+describe("elements of less than 8 bits", function()
+  it("are made, read, cast and printed", function()
+    local tensor = core.tensor({ 1, -8, 7, 100, -100 }, "int4")
+    assert.are.same({ 1, -8, 7, 7, -8 }, tensor:totable())
+    assert.are.equal("tensor int4 (5) [1, -8, 7, 7, -8]", tostring(tensor))
+    tensor:set(1, -3)
+    assert.are.same({ -3, "float32", -3 }, { tensor:get(1), tensor:cast("float32"):dtype(), tensor:cast("float16"):get(1) })
+    assert.are.same({ 3, 0, 3 }, core.tensor({ 3, -1, 9 }, "uint2"):totable())
+    assert.are.same({ 0.5, 6, -4 }, core.tensor({ 0.4, 100, -4.5 }, "float4e2m1"):totable()) -- ml_dtypes.float4_e2m1fn
+    assert.are.same({ -1, 7, -8 }, core.from_bytes("\255\7\8", "int4", { 3 }):totable())
+    assert.are.same({ 448, 0.001953125 }, core.tensor({ 1000, 0.002 }, "float8e4m3fn"):cast("float64"):totable()) -- ml_dtypes.float8_e4m3fn
+  end)
+
+  it("keep the low bits of integers", function()
+    -- numpy.array([300, -1, 200], numpy.int32).astype(…), ml_dtypes.int4 and ml_dtypes.uint2
+    local values = { 300, -1, 200 }
+    assert.are.same({ 44, 255, 200 }, cast(values, 2, nil, "int32"):totable())
+    assert.are.same({ 44, -1, -56 }, cast(values, 3, nil, "int32"):totable())
+    assert.are.same({ -4, -1, -8 }, cast(values, 22, nil, "int32"):totable())
+    assert.are.same({ 0, 3, 0 }, cast(values, 25, nil, "int64"):totable())
+    assert.are.same({ 300, 65535, 200 }, cast(values, 4, nil, "int64"):totable())
+  end)
+
+  it("change their type bit by bit", function()
+    -- ml_dtypes: array([-1, -8, 7], int4).view(uint4)
+    assert.are.same({ 15, 8, 7 }, run("BitCast", { core.tensor({ -1, -8, 7 }, "int4") }, { to = 21 })[1]:totable())
+    assert.are.same({ -1, -8, 7 }, run("BitCast", { core.tensor({ 15, 8, 7 }, "uint4") }, { to = 22 })[1]:totable())
+    local _, message = pcall(run, "BitCast", { core.tensor({ 1 }, "int4") }, { to = 3 })
+    assert.truthy(message:find("int4 has elements of 4 bits, int8 of 8", 1, true), message)
+  end)
+
+  it("are ordered, found and turned into text", function()
+    local values = core.tensor({ 2, -0.5, 2, 0.5 }, "float4e2m1")
+    assert.are.same({ -0.5, 0.5, 2 }, run("Unique", { values })[1]:totable())
+    assert.are.same({ { 0, 1, 2, 3 } }, run("NonZero", { values })[1]:totable())
+    assert.are.same({ "2.0", "-0.5", "2.0", "0.5" }, cast({ 2, -0.5, 2, 0.5 }, 8):totable())
+    assert.are.same({ "2.0", "-0.5", "2.0", "0.5" }, run("Cast", { values }, { to = 8 })[1]:totable())
+    assert.are.same({ 1.5, -6 }, cast({ "1.5", "-1e3" }, 23, nil, "string"):totable())
+  end)
+
+  it("are refused by arithmetic", function()
+    local _, message = pcall(run, "Add", { core.tensor({ 1 }, "int4"), core.tensor({ 1 }, "int4") })
+    assert.truthy(message:find("input 0 has dtype int4, expected one of", 1, true), message)
+  end)
+end)

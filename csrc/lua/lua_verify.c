@@ -70,11 +70,12 @@ typedef struct verifications { size_t count; verification *items; } verification
 
 /* ---------------------------------------------------------------- comparing ---- */
 /* Position of a float among all floats of its width, so that neighbours differ by one and +0 and -0 are the same. */
-static double ulp_position(const void *data, size_t size, size_t i) {
+static double ulp_position(const void *data, ml_dtype dtype, size_t i) {
+  const size_t size = ml_dtype_size(dtype), width = ml_dtype_bits(dtype);
   uint64_t bits = 0;
   memcpy(&bits, (const char *)data + i * size, size); /* little-endian, as everywhere */
-  uint64_t sign = UINT64_C(1) << (size * 8 - 1);
-  return bits & sign ? -(double)(bits & ~sign) : (double)bits;
+  const uint64_t sign = UINT64_C(1) << (width - 1);
+  return bits & sign ? -(double)(bits - sign) : (double)bits;
 }
 
 static bool equal_bits(const ml_view *a, const ml_view *b, size_t i) {
@@ -95,8 +96,7 @@ static bool close_enough(verification *v, const ml_view *got, const ml_view *exp
   if (away > v->max_abs) v->max_abs = away;
   if (b != 0 && away / fabs(b) > v->max_rel) v->max_rel = away / fabs(b);
   if (ml_dtype_is_float(got->dtype)) {
-    size_t size = ml_dtype_size(got->dtype);
-    double ulp = fabs(ulp_position(got->data, size, i) - ulp_position(expected->data, size, i));
+    double ulp = fabs(ulp_position(got->data, got->dtype, i) - ulp_position(expected->data, got->dtype, i));
     if (ulp > v->max_ulp) v->max_ulp = ulp;
   }
   if (got->dtype == ML_BOOL) return a == b;
