@@ -40,7 +40,8 @@ static ml_status check_small(const ml_view *view, const char *name, ml_error *er
     unsigned char element = bytes[i];
     ml_mask_small(&element, view->dtype, 1);
     if (element != bytes[i])
-      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': element %zu is byte %u, which is no %s", name, i, (unsigned)bytes[i], ml_dtype_name(view->dtype));
+      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': element %zu is byte %u, which is no %s", name, i, (unsigned)bytes[i],
+                     ml_dtype_name(view->dtype));
   }
   return ML_OK;
 }
