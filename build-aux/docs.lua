@@ -154,7 +154,9 @@ local function arity(row)
 end
 
 local integers = { "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64" }
-local groups = { { "float", { "float32", "float64" } }, { "half", { "float16", "bfloat16" } }, { "int", integers } }
+local small = { "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "uint2", "int2", "float6e2m3",
+  "float6e3m2" }
+local groups = { { "float", { "float32", "float64" } }, { "half", { "float16", "bfloat16" } }, { "int", integers }, { "small", small } }
 
 -- Operators that check their inputs without a declared list of types, because it goes by attributes or by more inputs than a list has room for.
 local checked_inside = {
@@ -198,8 +200,9 @@ local function operators()
     "Made from the operator definitions in `csrc/ops/` by `make docs`.", "",
     "*Opset* is the range of operator set versions that a file may import; in brackets the version whose form the engine computes, to which older",
     "files are brought when they are read. *Types* are those of the inputs in order, divided by semicolons, the last for all further inputs: *float*",
-    "is float32 and float64, *half* float16 and bfloat16, *int* every integer type of 8 to 64 bits with and without sign; *any* includes string and",
-    "bool; *+* means sequences, optionals or maps as well. *Trainable* means that the operator has a gradient.", "",
+    "is float32 and float64, *half* float16 and bfloat16, *int* every integer type of 8 to 64 bits with and without sign, *small* floats of 4 to 8",
+    "bits and integers of 2 and 4, of which float8e8m0 is named apart; *any* includes string and bool; *+* means sequences,",
+    "optionals or maps as well. *Trainable* means that the operator has a gradient.", "",
     "Upsample (1 to 9) is read as Resize, Scatter (9 to 10) as ScatterElements. Operators that exist only inside programs (gradients, fused forms) are",
     "never in a file and are not listed.", "",
     "| operator | domain | opset | inputs | types | attributes | trainable | what it computes |", "|---|---|---|---|---|---|---|---|",

@@ -63,7 +63,8 @@ enum {
 };
 
 /* Element types, with ONNX's numbers (TensorProto.DataType). Elements are raw bytes in the machine's order: float16 and bfloat16 two each,
- * bool one (0 or 1). Strings are not raw bytes: mlserve_value_strings, mlserve_value_string. */
+ * bool one (0 or 1), elements of less than 8 bits one each (int4 and int2 with their sign, others with zeros above). Strings are not raw bytes:
+ * mlserve_value_strings, mlserve_value_string. */
 typedef int32_t mlserve_dtype;
 enum {
   MLSERVE_DTYPE_NONE = 0, /* not known */
@@ -80,7 +81,19 @@ enum {
   MLSERVE_FLOAT64 = 11,
   MLSERVE_UINT32 = 12,
   MLSERVE_UINT64 = 13,
-  MLSERVE_BFLOAT16 = 16
+  MLSERVE_BFLOAT16 = 16,
+  MLSERVE_FLOAT8E4M3FN = 17,
+  MLSERVE_FLOAT8E4M3FNUZ = 18,
+  MLSERVE_FLOAT8E5M2 = 19,
+  MLSERVE_FLOAT8E5M2FNUZ = 20,
+  MLSERVE_UINT4 = 21,
+  MLSERVE_INT4 = 22,
+  MLSERVE_FLOAT4E2M1 = 23,
+  MLSERVE_FLOAT8E8M0 = 24,
+  MLSERVE_UINT2 = 25,
+  MLSERVE_INT2 = 26,
+  MLSERVE_FLOAT6E2M3 = 27,
+  MLSERVE_FLOAT6E3M2 = 28
 };
 
 /* What a value is. Only tensors can be looked into so far; accessors of the others will be added. */

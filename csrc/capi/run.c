@@ -33,6 +33,19 @@ static ml_status check_bools(const ml_view *view, const char *name, ml_error *er
   return ML_OK;
 }
 
+/* Elements of less than 8 bits: nothing but the element may be in the byte. */
+static ml_status check_small(const ml_view *view, const char *name, ml_error *err) {
+  const unsigned char *bytes = view->data;
+  for (size_t i = 0; i < view->count; i++) {
+    unsigned char element = bytes[i];
+    ml_mask_small(&element, view->dtype, 1);
+    if (element != bytes[i])
+      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': element %zu is byte %u, which is no %s", name, i, (unsigned)bytes[i],
+                     ml_dtype_name(view->dtype));
+  }
+  return ML_OK;
+}
+
 static ml_status take_inputs(call *c, const char *const *names, size_t n, ml_error *err) {
   const mlserve_model *model = c->model;
   if (n != model->n_inputs) return ml_fail(err, ML_INVALID_ARGUMENT, "the model has %zu inputs, %zu are given", model->n_inputs, n);
@@ -47,6 +60,7 @@ static ml_status take_inputs(call *c, const char *const *names, size_t n, ml_err
     if (names && c->views[at].dtype != ML_DTYPE_NONE) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s' is given twice", name);
     c->views[at] = value->view;
     if (value->view.dtype == ML_BOOL) ML_TRY(check_bools(&value->view, name, err));
+    else if (ml_dtype_bits(value->view.dtype) < 8) ML_TRY(check_small(&value->view, name, err));
   }
   return ML_OK;
 }

@@ -1,18 +1,12 @@
 /* TensorProto to tensor and back: the one decoder every tensor of a model goes through (initialisers, attributes, .pb files).
  * Element counts are bounded by the bytes that hold them, so a small file cannot ask for a large allocation. Raw data and
- * external data stay where they are (mapped) when the address suits the element; booleans are the exception, because a byte other
- * than 0 and 1 is not one. */
+ * external data stay where they are (mapped) when the address suits the element; booleans are an exception, because a byte other
+ * than 0 and 1 is not one, and elements of less than 8 bits, which are packed in files only. */
 #include <string.h>
 
 #include "format/onnx_proto.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "raw_data is little-endian and is used in place");
-
-/* TensorProto.DataType names of the types we lack */
-static const char *const foreign_types[] = {[14] = "complex64",      [15] = "complex128", [17] = "float8e4m3fn",
-                                            [18] = "float8e4m3fnuz", [19] = "float8e5m2", [20] = "float8e5m2fnuz",
-                                            [21] = "uint4",          [22] = "int4",       [23] = "float4e2m1",
-                                            [24] = "float8e8m0",     [25] = "uint2",      [26] = "int2"};
 
 ml_status ml__onnx_dtype(uint64_t number, ml_dtype *out, ml_error *err) {
   *out = ML_DTYPE_NONE;
@@ -21,8 +15,8 @@ ml_status ml__onnx_dtype(uint64_t number, ml_dtype *out, ml_error *err) {
     return ML_OK;
   }
   if (number == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "no element type");
-  if (number < sizeof foreign_types / sizeof *foreign_types && foreign_types[number])
-    return ml_fail(err, ML_UNIMPLEMENTED, "element type %s is not supported", foreign_types[number]);
+  if (number == 14 || number == 15)
+    return ml_fail(err, ML_UNIMPLEMENTED, "element type %s is not supported", number == 14 ? "complex64" : "complex128");
   return ml_fail(err, ML_INVALID_ARGUMENT, "unknown element type %llu", (unsigned long long)number);
 }
 
@@ -180,12 +174,13 @@ static ml_status scan_fields(ml_pb_reader reader, tensor_scan *scan, ml_error *e
   return status;
 }
 
-/* bytes at `from` into a new tensor; bool becomes 0 or 1 */
+/* bytes at `from` into a new tensor; bool becomes 0 or 1, packed elements take a byte each */
 static ml_status copy_raw(const tensor_scan *scan, ml_dtype dtype, const uint8_t *from, size_t size, ml_tensor **out,
                           ml_error *err) {
   ML_TRY(ml_tensor_new(dtype, scan->dims, scan->rank, out, err));
   uint8_t *to = (*out)->view.data;
-  if (dtype == ML_BOOL) for (size_t i = 0; i < size; i++) to[i] = from[i] != 0;
+  if (ml_dtype_bits(dtype) < 8) ml_unpack(from, dtype, to, (*out)->view.count);
+  else if (dtype == ML_BOOL) for (size_t i = 0; i < size; i++) to[i] = from[i] != 0;
   else if (size > 0) memcpy(to, from, size);
   return ML_OK;
 }
@@ -193,7 +188,7 @@ static ml_status copy_raw(const tensor_scan *scan, ml_dtype dtype, const uint8_t
 static ml_status from_storage(const tensor_scan *scan, ml_dtype dtype, ml_storage *storage, size_t offset, size_t size,
                               ml_tensor **out, ml_error *err) {
   const uint8_t *at = (const uint8_t *)ml_storage_data(storage) + offset;
-  if (dtype == ML_BOOL || size == 0 || (uintptr_t)at % ml_dtype_size(dtype) != 0)
+  if (dtype == ML_BOOL || size == 0 || ml_dtype_bits(dtype) < 8 || (uintptr_t)at % ml_dtype_size(dtype) != 0)
     return copy_raw(scan, dtype, at, size, out, err);
   return ml_tensor_on(storage, offset, dtype, scan->dims, scan->rank, out, err);
 }
@@ -229,7 +224,14 @@ static bool narrow(ml_tensor *tensor, size_t at, const int64_t *values, size_t c
     bool fits = true;
     switch (tensor->view.dtype) {
       case ML_INT8: fits = v >= INT8_MIN && v <= INT8_MAX; ((int8_t *)data)[k] = (int8_t)v; break;
-      case ML_UINT8: fits = v >= 0 && v <= UINT8_MAX; ((uint8_t *)data)[k] = (uint8_t)v; break;
+      case ML_UINT8:
+      case ML_FLOAT8E4M3FN:
+      case ML_FLOAT8E4M3FNUZ:
+      case ML_FLOAT8E5M2:
+      case ML_FLOAT8E5M2FNUZ:
+      case ML_FLOAT8E8M0: fits = v >= 0 && v <= UINT8_MAX; ((uint8_t *)data)[k] = (uint8_t)v; break;
+      case ML_FLOAT6E2M3:
+      case ML_FLOAT6E3M2: fits = v >= 0 && v < 64; ((uint8_t *)data)[k] = (uint8_t)v; break;
       case ML_BOOL: ((uint8_t *)data)[k] = v != 0; break;
       case ML_INT16: fits = v >= INT16_MIN && v <= INT16_MAX; ((int16_t *)data)[k] = (int16_t)v; break;
       case ML_UINT16:
@@ -274,6 +276,17 @@ static ml_status decode_typed(ml_pb_reader reader, const tensor_scan *scan, ml_t
   return status;
 }
 
+/* Elements of 2 or 4 bits in int32_data: each number is a byte of packed ones. */
+static ml_status decode_packed(ml_pb_reader reader, const tensor_scan *scan, ml_tensor *tensor, ml_error *err) {
+  const int64_t size = (int64_t)scan->field_count;
+  ml_tensor *bytes;
+  ML_TRY(ml_tensor_new(ML_UINT8, &size, 1, &bytes, err));
+  ml_status status = decode_typed(reader, scan, bytes, err);
+  if (status == ML_OK) ml_unpack(bytes->view.data, tensor->view.dtype, tensor->view.data, tensor->view.count);
+  ml_tensor_release(bytes);
+  return status;
+}
+
 static ml_status decode_strings(ml_pb_reader reader, const tensor_scan *scan, ml_tensor **out, ml_error *err) {
   ml_str *strings = ml_alloc_zero(scan->field_count + 1, sizeof *strings);
   if (!strings) return ml_fail_memory(err, scan->field_count * sizeof *strings, "a string tensor");
@@ -296,7 +309,8 @@ ml_status ml__onnx_tensor(ml__onnx_source *source, ml_pb_reader reader, ml_tenso
   ML_TRY(ml__onnx_dtype(scan.type, &dtype, err));
   size_t count;
   ML_TRY(ml_shape_count(scan.dims, scan.rank, dtype, &count, err));
-  size_t size = count * ml_dtype_size(dtype); /* cannot overflow: ml_shape_count has checked it */
+  size_t size = ml_packed_size(dtype, count); /* cannot overflow: ml_shape_count has checked count * size in memory */
+  const bool packed = ml_dtype_bits(dtype) < 6; /* in int32_data too; those of 6 bits are not */
   if (scan.external) return decode_external(source, &scan, dtype, size, out, err);
   if (scan.location) return ml_fail(err, ML_INVALID_ARGUMENT, "external_data is given, but data_location is not EXTERNAL");
   if (scan.field && scan.has_raw && scan.raw_size > 0)
@@ -305,12 +319,12 @@ ml_status ml__onnx_tensor(ml__onnx_source *source, ml_pb_reader reader, ml_tenso
     if (scan.field != field_of(dtype))
       return ml_fail(err, ML_INVALID_ARGUMENT, "%s elements belong in %s or raw_data, not in %s", ml_dtype_name(dtype),
                      field_name(field_of(dtype)), field_name(scan.field));
-    if (scan.field_count != count)
+    if (scan.field_count != (packed ? size : count))
       return ml_fail(err, ML_INVALID_ARGUMENT, "%s holds %zu elements, the shape needs %zu", field_name(scan.field),
-                     scan.field_count, count);
+                     scan.field_count, packed ? size : count);
     if (dtype == ML_STRING) return decode_strings(reader, &scan, out, err);
     ML_TRY(ml_tensor_new(dtype, scan.dims, scan.rank, out, err));
-    ml_status status = decode_typed(reader, &scan, *out, err);
+    ml_status status = packed ? decode_packed(reader, &scan, *out, err) : decode_typed(reader, &scan, *out, err);
     if (status == ML_OK) return ML_OK;
     ml_tensor_release(*out);
     *out = NULL;
@@ -365,8 +379,17 @@ void ml__onnx_put_tensor(ml_pb_writer *writer, const ml_view *view, const char *
     for (size_t i = 0; i < view->count; i++) ml_pb_put_bytes(writer, ML__TENSOR_STRING_DATA, strings[i].bytes, strings[i].length);
   }
   ml_pb_put_string(writer, ML__TENSOR_NAME, name);
-  if (view->dtype != ML_STRING)
-    ml_pb_put_bytes(writer, ML__TENSOR_RAW_DATA, view->data, view->count * ml_dtype_size(view->dtype));
+  if (view->dtype == ML_STRING) return;
+  const size_t size = ml_packed_size(view->dtype, view->count);
+  if (ml_dtype_bits(view->dtype) >= 8) {
+    ml_pb_put_bytes(writer, ML__TENSOR_RAW_DATA, view->data, size);
+    return;
+  }
+  void *packed = ml_alloc(size + 1);
+  if (packed) ml_pack(view->data, view->dtype, packed, view->count);
+  else writer->status = ML_RESOURCE_EXHAUSTED;
+  if (packed) ml_pb_put_bytes(writer, ML__TENSOR_RAW_DATA, packed, size);
+  ml_free(packed);
 }
 
 ml_status ml_onnx_tensor_write(const ml_tensor *tensor, const char *name, void **bytes, size_t *size, ml_error *err) {

@@ -828,9 +828,32 @@ ml_status ml__opset_upgrade(ml__upgrade *upgrade, ml__onnx_node *node, ml_error 
   return ML_OK;
 }
 
+/* The opset that gave an element type to the operators that take it. */
+static int32_t dtype_introduced(const ml_value *value) {
+  switch (value ? value->dtype : ML_DTYPE_NONE) {
+    case ML_FLOAT8E4M3FN:
+    case ML_FLOAT8E4M3FNUZ:
+    case ML_FLOAT8E5M2:
+    case ML_FLOAT8E5M2FNUZ: return 19;
+    case ML_UINT4:
+    case ML_INT4: return 21;
+    case ML_FLOAT4E2M1: return 23;
+    case ML_FLOAT8E8M0: return 24;
+    case ML_UINT2:
+    case ML_INT2: return 25;
+    case ML_FLOAT6E2M3:
+    case ML_FLOAT6E3M2: return 28;
+    default: return 1;
+  }
+}
+
 int32_t ml__opset_needed(const ml_node *node, int32_t at_least) {
   const ml_op_def *op = node->op;
   int32_t needed = at_least;
+  for (int32_t i = 0; i < node->n_in + node->n_out && !*op->domain; i++) {
+    const int32_t from = dtype_introduced(i < node->n_in ? node->in[i] : node->out[i - node->n_in]);
+    if (from > needed) needed = from;
+  }
   for (size_t i = N_ROWS; i-- > 0;)
     if (rows[i].fits && rows[i].to > needed && is_row_of(&rows[i], op->domain, op->name) && !rows[i].fits(node))
       needed = rows[i].to;

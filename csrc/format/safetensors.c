@@ -18,7 +18,8 @@ static const struct { ml_dtype dtype; const char *name;
 } types[] = {
     {ML_FLOAT64, "F64"}, {ML_FLOAT32, "F32"}, {ML_FLOAT16, "F16"}, {ML_BFLOAT16, "BF16"}, {ML_INT64, "I64"},
     {ML_INT32, "I32"},   {ML_INT16, "I16"},   {ML_INT8, "I8"},     {ML_UINT64, "U64"},    {ML_UINT32, "U32"},
-    {ML_UINT16, "U16"},  {ML_UINT8, "U8"},    {ML_BOOL, "BOOL"},
+    {ML_UINT16, "U16"},  {ML_UINT8, "U8"},    {ML_BOOL, "BOOL"},   {ML_FLOAT8E4M3FN, "F8_E4M3"},
+    {ML_FLOAT8E5M2, "F8_E5M2"}, {ML_FLOAT8E8M0, "F8_E8M0"},
 };
 enum { N_TYPES = sizeof types / sizeof *types };
 

@@ -180,7 +180,8 @@ ml_status ml_program_new(const ml_graph *graph, const ml_compile_options *option
   ml_status status = ml_graph_clone(graph, &p->graph, err);
   if (status == ML_OK) status = ml_graph_infer(p->graph, err);
   for (size_t i = 0; i < sizeof passes / sizeof *passes && status == ML_OK; i++)
-    if (p->options.level >= passes[i].level && !listed(p->options.disabled, passes[i].name)) status = passes[i].run(p->graph, &p->options, err);
+    if (p->options.level >= passes[i].level && (passes[i].level == ML_LEVEL_NONE || !listed(p->options.disabled, passes[i].name)))
+      status = passes[i].run(p->graph, &p->options, err);
   if (status == ML_OK) status = own_outputs(p->graph, err);
   if (status == ML_OK) fix_captures(p);
   if (status == ML_OK) status = ml_graph_infer(p->graph, err);

@@ -559,7 +559,7 @@ ml_status ml__infer(ml_op_ctx *ctx, ml_error *err)
       return ml_fail(err, ML_INVALID_ARGUMENT, "input %d is %s, expected a tensor", i, ml_type_format(ctx->in[i]->type, text, sizeof text));
   }
   for (int32_t i = 0; i < ctx->n_out; i++) if (ctx->out[i]) *ctx->out[i] = (ml_view){ .rank = ML_UNKNOWN };
-  return ctx->op->infer(ctx, err);
+  return ml_op_infer(ctx, err);
 }
 
 #define NODE_MAX_STACK 16 /* operators with more inputs or outputs take their views from the heap */

@@ -11,9 +11,10 @@ typedef struct ml_pass {
   ml_status (*run)(ml_graph *graph, const ml_compile_options *options, ml_error *err);
 } ml_pass;
 
-/* name, lowest level */
+/* name, lowest level. What runs at level none makes a graph runnable and cannot be switched off. */
 #define ML_PASSES(X)   \
   X(eliminate, EXACT)  \
+  X(widen, NONE)       \
   X(fold, EXACT)       \
   X(fuse_dense, EXACT)
 

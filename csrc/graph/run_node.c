@@ -63,7 +63,7 @@ static ml_status run_prepared(ml_op_ctx *ctx, node_run *r, ml_view **pointers, m
   return status == ML_OK ? own_strings(r, err) : status;
 }
 
-ml_status ml__run_node(const ml_node *node, ml_view *const *in, const struct ml_kernels *kernels, ml_tensor **out, ml_error *err)
+static ml_status run_node(const ml_node *node, ml_view *const *in, const struct ml_kernels *kernels, ml_tensor **out, ml_error *err)
 {
   size_t n_out = (size_t)node->n_out;
   ml_view *views = ml_alloc_zero(n_out + 1, sizeof *views);
@@ -88,4 +88,45 @@ ml_status ml__run_node(const ml_node *node, ml_view *const *in, const struct ml_
       out[i] = NULL;
     }
   return status;
+}
+
+/* 16-bit floats of an operator that computes them in float32 are converted around it, as the pass `widen` has it for programs. */
+static ml_status run_widened(const ml_node *node, ml_view *const *in, const struct ml_kernels *kernels, ml_tensor **out, ml_error *err)
+{
+  const size_t n_in = (size_t)node->n_in, n_out = (size_t)node->n_out;
+  ml_view **wide_in = ml_alloc_zero(n_in, sizeof *wide_in);
+  ml_tensor **wide = ml_alloc_zero(n_in, sizeof *wide);
+  ml_status status = wide_in && wide ? ML_OK : ml_fail_memory(err, n_in * sizeof *wide, "a node run");
+  for (size_t i = 0; i < n_in && status == ML_OK; i++) {
+    wide_in[i] = in[i];
+    if (!in[i] || !ml_op_widens(node->op, (int32_t)i, in[i]->dtype)) continue;
+    status = ml_tensor_new(ML_FLOAT32, in[i]->dims, in[i]->rank, &wide[i], err);
+    if (status != ML_OK) break;
+    wide_in[i] = &wide[i]->view;
+    ml_convert(in[i]->data, in[i]->dtype, wide[i]->view.data, ML_FLOAT32, in[i]->count);
+  }
+  memset(out, 0, n_out * sizeof *out);
+  if (status == ML_OK) status = run_node(node, wide_in, kernels, out, err);
+  for (size_t k = 0; k < n_out && status == ML_OK; k++) {
+    ml_tensor *made = out[k];
+    if (!made) continue;
+    status = ml_tensor_cast(made, ml_op_narrowed(node->op, (int32_t)k, made->view.dtype, in, node->n_in), &out[k], err);
+    ml_tensor_release(made);
+    if (status != ML_OK) out[k] = NULL;
+  }
+  for (size_t k = 0; k < n_out && status != ML_OK; k++) {
+    ml_tensor_release(out[k]);
+    out[k] = NULL;
+  }
+  for (size_t i = 0; wide && i < n_in; i++) ml_tensor_release(wide[i]);
+  ml_free(wide);
+  ml_free(wide_in);
+  return status;
+}
+
+ml_status ml__run_node(const ml_node *node, ml_view *const *in, const struct ml_kernels *kernels, ml_tensor **out, ml_error *err)
+{
+  for (int32_t i = 0; i < node->n_in; i++)
+    if (in[i] && ml_op_widens(node->op, i, in[i]->dtype)) return run_widened(node, in, kernels, out, err);
+  return run_node(node, in, kernels, out, err);
 }

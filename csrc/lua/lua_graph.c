@@ -513,7 +513,7 @@ static void push_types(lua_State *L, uint32_t mask)
   int n = 0;
   lua_newtable(L);
   if (mask == ML_MASK_ANY) return;
-  for (int dtype = 1; dtype < 32; dtype++) {
+  for (int dtype = 1; dtype < (int)ML_CONTAINER; dtype++) {
     if (!(mask & ML_BIT(dtype)) || ml_dtype_size((ml_dtype)dtype) == 0) continue;
     lua_pushstring(L, ml_dtype_name((ml_dtype)dtype));
     lua_rawseti(L, -2, ++n);
@@ -540,7 +540,8 @@ static int operators(lua_State *L)
     lua_setfield(L, -2, "newest");
     lua_newtable(L);
     for (int k = 0; k < 4 && op->types[k]; k++) {
-      push_types(L, op->types[k]);
+      push_types(L, op->types[k] | (ml_op_widens(op, k, ML_FLOAT16) ? ML_BIT(ML_FLOAT16) : 0) |
+                      (ml_op_widens(op, k, ML_BFLOAT16) ? ML_BIT(ML_BFLOAT16) : 0));
       lua_rawseti(L, -2, k + 1);
     }
     lua_setfield(L, -2, "types");

@@ -437,6 +437,7 @@ static int from_bytes(lua_State *L)
     return luaL_argerror(L, 1, lua_pushfstring(L, "%d bytes expected for this shape, got %d", (int)bytes, (int)size));
   }
   if (size) memcpy(out->view.data, data, size);
+  ml_mask_small(out->view.data, dtype, size);
   ml__lua_push_tensor(L, out);
   return 1;
 }

@@ -142,6 +142,6 @@ static void gradient(ml_grad *g) {
 
 const ml_op_def ml_op_batch_normalization = {
   .name = "BatchNormalization", .domain = "", .since = 15, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 3,
-  .flags = ML_OP_INPLACE, .attrs = attrs, .types = { ML_MASK_F }, .formula = "Y = (X - mean) scale / sqrt(var + epsilon) + B",
-  .infer = infer, .workspace = workspace, .run = run, .gradient = gradient,
+  .flags = ML_OP_INPLACE, .attrs = attrs, .types = { ML_MASK_F }, .like = { 0, 3, 4 },
+  .formula = "Y = (X - mean) scale / sqrt(var + epsilon) + B", .infer = infer, .workspace = workspace, .run = run, .gradient = gradient,
 };

@@ -13,9 +13,9 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   const ml_dtype dtype = ml_dtype_is_element(to) ? (ml_dtype)to : ML_DTYPE_NONE;
   if (ml_dtype_size(dtype) == 0 || dtype == ML_STRING)
     return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'to' is %lld, which is no numeric type", (long long)to);
-  if (x->dtype != ML_DTYPE_NONE && ml_dtype_size(dtype) != ml_dtype_size(x->dtype))
-    return ml_fail(err, ML_INVALID_ARGUMENT, "%s has elements of %zu bytes, %s of %zu", ml_dtype_name(x->dtype),
-                   ml_dtype_size(x->dtype), ml_dtype_name(dtype), ml_dtype_size(dtype));
+  if (x->dtype != ML_DTYPE_NONE && ml_dtype_bits(dtype) != ml_dtype_bits(x->dtype))
+    return ml_fail(err, ML_INVALID_ARGUMENT, "%s has elements of %zu bits, %s of %zu", ml_dtype_name(x->dtype),
+                   ml_dtype_bits(x->dtype), ml_dtype_name(dtype), ml_dtype_bits(dtype));
   ml_op_set(ctx->out[0], dtype, x->dims, x->rank);
   return ML_OK;
 }
@@ -26,6 +26,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
   const ml_view *y = ctx->out[0];
   if (y->dtype == ML_BOOL)
     for (size_t i = 0; i < y->count; i++) ((uint8_t *)y->data)[i] = ((const uint8_t *)y->data)[i] != 0;
+  ml_mask_small(y->data, y->dtype, y->count);
   return ML_OK;
 }
 

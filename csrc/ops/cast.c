@@ -1,13 +1,13 @@
-/* Cast 21: y = x as another element type. x (any shape) -> y (same shape). ONNX operator specification.
- * Float to integer truncates and saturates; numbers to text and back as convert.h says. Gradient, between floats: the gradient
- * cast back. */
+/* Cast 28: y = x as another element type. x (any shape) -> y (same shape). ONNX operator specification.
+ * Float to integer truncates and saturates; integer to integer keeps the low bits; float8 saturates or not, as told; numbers to text
+ * and back as convert.h says. Gradient, between floats: the gradient cast back. */
 #include "ops/convert.h"
 #include "ops/movement.h"
 
 static const ml_attr_def attrs[] = {
   { "to", ML_ATTR_INT, true, "number of the target element type" },
-  { "saturate", ML_ATTR_INT, false, "1 (default); concerns float8 only, which we do not have" },
-  { "round_mode", ML_ATTR_STRING, false, "\"up\" (default); concerns float8 only" },
+  { "saturate", ML_ATTR_INT, false, "1 (default): out of range gives a float8's largest number; 0: infinity or NaN" },
+  { "round_mode", ML_ATTR_STRING, false, "\"up\" (default), \"down\" or \"nearest\": rounding to float8e8m0" },
   { 0 },
 };
 
@@ -15,6 +15,8 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   int64_t to = ml_attr_int(ctx->attrs, "to", 0);
   if (!ml_dtype_is_element(to))
     return ml_fail(err, ML_UNIMPLEMENTED, "attribute to: element type %lld is not supported", (long long)to);
+  ml_round round;
+  ML_TRY(ml__cast_check(ctx, &round, err));
   ml_op_set(ctx->out[0], (ml_dtype)to, ctx->in[0]->dims, ctx->in[0]->rank);
   return ML_OK;
 }
@@ -26,6 +28,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_cast = {
-  .name = "Cast", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "Cast", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = x as another element type", .infer = infer, .run = ml__cast_run, .gradient = gradient,
 };

@@ -1,16 +1,17 @@
-/* CastLike 21: y = x as the element type of the second input. x (any shape), target (any shape) -> y (shape of x). ONNX operator
+/* CastLike 25: y = x as the element type of the second input. x (any shape), target (any shape) -> y (shape of x). ONNX operator
  * specification. */
 #include "ops/convert.h"
 #include "ops/movement.h"
 
 static const ml_attr_def attrs[] = {
-  { "saturate", ML_ATTR_INT, false, "1 (default); concerns float8 only, which we do not have" },
-  { "round_mode", ML_ATTR_STRING, false, "\"up\" (default); concerns float8 only" },
+  { "saturate", ML_ATTR_INT, false, "1 (default): out of range gives a float8's largest number; 0: infinity or NaN" },
+  { "round_mode", ML_ATTR_STRING, false, "\"up\" (default), \"down\" or \"nearest\": rounding to float8e8m0" },
   { 0 },
 };
 
 static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
-  (void)err;
+  ml_round round;
+  ML_TRY(ml__cast_check(ctx, &round, err));
   ml_op_set(ctx->out[0], ctx->in[1]->dtype, ctx->in[0]->dims, ctx->in[0]->rank);
   return ML_OK;
 }
@@ -22,6 +23,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_cast_like = {
-  .name = "CastLike", .domain = "", .since = 21, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "CastLike", .domain = "", .since = 25, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = x as the element type of the second input", .infer = infer, .run = ml__cast_run, .gradient = gradient,
 };

@@ -1,5 +1,5 @@
-/* Casting values; see convert.h. Numbers go through ml_convert (saturating, NaN to 0 for integers); bool is "not zero", so a NaN
- * is true. */
+/* Casting values; see convert.h. Numbers go through ml_convert (floats out of range saturate, NaN gives 0); bool is "not zero", so a
+ * NaN is true. Integers keep their low bits, as ONNX has it; what becomes one of less than 8 bits does too, from floats as well. */
 #include <math.h>
 #include <string.h>
 #include <strings.h>
@@ -19,12 +19,6 @@ static size_t print(const void *data, ml_dtype dtype, size_t i, char *out) {
       double v = ((const double *)data)[i];
       return isfinite(v) ? ml_decimal_print_double(v, out) : special(v, out);
     }
-    case ML_FLOAT32:
-    case ML_FLOAT16:
-    case ML_BFLOAT16: {
-      double v = ml_element_get(data, dtype, i);
-      return isfinite(v) ? ml_decimal_print_float((float)v, out) : special(v, out);
-    }
     case ML_UINT64: return ml_decimal_print_uint64(((const uint64_t *)data)[i], out);
     case ML_INT64: return ml_decimal_print_int64(((const int64_t *)data)[i], out);
     case ML_BOOL: {
@@ -32,7 +26,11 @@ static size_t print(const void *data, ml_dtype dtype, size_t i, char *out) {
       memcpy(out, v ? "True" : "False", v ? 4 : 5);
       return v ? 4 : 5;
     }
-    default: return ml_decimal_print_int64((int64_t)ml_element_get(data, dtype, i), out);
+    default: {
+      if (ml_dtype_is_integer(dtype)) return ml_decimal_print_int64((int64_t)ml_element_get(data, dtype, i), out);
+      double v = ml_element_get(data, dtype, i);
+      return isfinite(v) ? ml_decimal_print_float((float)v, out) : special(v, out);
+    }
   }
 }
 
@@ -109,6 +107,48 @@ static ml_status from_text(ml_op_ctx *ctx, ml_error *err) {
   return ML_OK;
 }
 
+/* ---------------------------------------------------------------- numbers ---- */
+/* Low bits of 64-bit integers. */
+static void keep_low(const int64_t *from, void *to, ml_dtype dtype, size_t n) {
+#define KEEP(bytes, type)                                               \
+  case bytes:                                                           \
+    for (size_t i = 0; i < n; i++) ((type *)to)[i] = (type)from[i];     \
+    break;
+  switch (ml_dtype_size(dtype)) {
+    KEEP(1, uint8_t)
+    KEEP(2, uint16_t)
+    KEEP(4, uint32_t)
+    default: memcpy(to, from, n * sizeof *from);
+  }
+  ml_mask_small(to, dtype, n);
+}
+
+static void to_integer(const ml_view *x, const ml_view *y) {
+  enum { BLOCK = 256 };
+  int64_t wide[BLOCK];
+  const size_t from_size = ml_dtype_size(x->dtype), to_size = ml_dtype_size(y->dtype);
+  for (size_t i = 0; i < x->count; i += BLOCK) {
+    const size_t n = x->count - i < BLOCK ? x->count - i : BLOCK;
+    const char *from = (const char *)x->data + i * from_size;
+    if (x->dtype == ML_UINT64) memcpy(wide, from, n * sizeof *wide);
+    else ml_convert(from, x->dtype, wide, ML_INT64, n);
+    keep_low(wide, (char *)y->data + i * to_size, y->dtype, n);
+  }
+}
+
+ml_status ml__cast_check(const ml_op_ctx *ctx, ml_round *round, ml_error *err) {
+  *round = ML_ROUND_UP;
+  static const char *const modes[] = { "up", "down", "nearest" }; /* as ml_round has them */
+  for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+    if (ml_attr_is(ctx->attrs, "round_mode", "up", modes[i])) {
+      *round = (ml_round)i;
+      return ML_OK;
+    }
+  const ml_str given = ml_attr_str(ctx->attrs, "round_mode", "up");
+  return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'round_mode' is '%.*s', expected up, down or nearest",
+                 given.length < 40 ? (int)given.length : 40, given.bytes);
+}
+
 ml_status ml__cast_run(ml_op_ctx *ctx, ml_error *err) {
   const ml_view *x = ctx->in[0];
   ml_view *y = ctx->out[0];
@@ -119,6 +159,14 @@ ml_status ml__cast_run(ml_op_ctx *ctx, ml_error *err) {
   }
   if (y->dtype == ML_STRING) return to_text(ctx, err);
   if (x->dtype == ML_STRING) return from_text(ctx, err);
-  ml_convert(x->data, x->dtype, y->data, y->dtype, x->count);
+  if (ml_dtype_is_small(y->dtype)) {
+    ml_round round;
+    ML_TRY(ml__cast_check(ctx, &round, err));
+    ml_convert_small(x->data, x->dtype, y->data, y->dtype, x->count, ml_attr_int(ctx->attrs, "saturate", 1) != 0, round);
+  } else if (ml_dtype_is_integer(y->dtype) && (ml_dtype_is_integer(x->dtype) || ml_dtype_bits(y->dtype) < 8)) {
+    to_integer(x, y);
+  } else {
+    ml_convert(x->data, x->dtype, y->data, y->dtype, x->count);
+  }
   return ML_OK;
 }

@@ -6,6 +6,7 @@
 #define ML_OPS_CONVERT_H
 #include "ops/op.h"
 
+ml_status ml__cast_check(const ml_op_ctx *ctx, ml_round *round, ml_error *err); /* attribute round_mode */
 ml_status ml__cast_run(ml_op_ctx *ctx, ml_error *err); /* input 0 to the dtype of output 0 */
 
 #endif

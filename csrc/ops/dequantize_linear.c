@@ -1,6 +1,6 @@
 /* DequantizeLinear: y = (x - x_zero_point) * x_scale. The scale is one value, one per place along the axis, or one per block
  * of block_size places. x (any shape; int32 has no zero point but 0), x_scale, x_zero_point (optional) -> y in the shape of x
- * and of the scale's type (or output_dtype). No gradient. Reference: ONNX DequantizeLinear-25. */
+ * and of the scale's type (or output_dtype). No gradient. Reference: ONNX DequantizeLinear-28. */
 #include "ops/quantize.h"
 
 static const ml_attr_def attrs[] = {
@@ -15,7 +15,7 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   ml__scales q;
   ML_TRY(ml__op_check_types(ctx, err));
   const int64_t wanted = ml_attr_int(ctx->attrs, "output_dtype", 0), dtype = wanted != 0 ? wanted : (int64_t)ctx->in[1]->dtype;
-  if (dtype < 1 || dtype > 31 || (ML__MASK_SCALE & ML_BIT(dtype)) == 0)
+  if (dtype < 1 || dtype > 31 || (ML__MASK_REAL & ML_BIT(dtype)) == 0)
     return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'output_dtype' is %lld, expected float32, float16 or bfloat16",
                    (long long)dtype);
   if (zero != NULL && zero->dtype != x->dtype)
@@ -48,8 +48,12 @@ static void row(void *context, size_t at, size_t n, size_t s, size_t t) {
   const job *j = context;
   if (j->scale->dtype == ML_FLOAT32 && j->y->dtype == ML_FLOAT32) {
     switch (j->x->dtype) {
-      case ML_INT8: ROW(int8_t) return;
-      case ML_UINT8: ROW(uint8_t) return;
+      case ML_INT8:
+      case ML_INT4:
+      case ML_INT2: ROW(int8_t) return;
+      case ML_UINT8:
+      case ML_UINT4:
+      case ML_UINT2: ROW(uint8_t) return;
       case ML_INT16: ROW(int16_t) return;
       case ML_UINT16: ROW(uint16_t) return;
       default: break;
@@ -72,7 +76,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_dequantize_linear = {
-  .name = "DequantizeLinear", .domain = "", .since = 25, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "DequantizeLinear", .domain = "", .since = 28, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
   .types = { ML__MASK_QUANTIZED | ML_BIT(ML_INT32), ML__MASK_SCALE, ML__MASK_QUANTIZED | ML_BIT(ML_INT32) },
   .formula = "y = (x - zero) scale", .infer = infer, .run = run,
 };

@@ -33,5 +33,5 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 
 const ml_op_def ml_op_dynamic_quantize_linear = {
   .name = "DynamicQuantizeLinear", .domain = "", .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 3,
-  .types = { ML_BIT(ML_FLOAT32) }, .formula = "y = saturate(round(x / scale) + zero)", .infer = infer, .run = run,
+  .types = { ML_BIT(ML_FLOAT32) }, .like = { 0, ML_OP_OWN }, .formula = "y = saturate(round(x / scale) + zero)", .infer = infer, .run = run,
 };

@@ -168,6 +168,6 @@ static void gradient(ml_grad *g) {
 
 const ml_op_def ml_op_layer_normalization = {
   .name = "LayerNormalization", .domain = "", .since = 17, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 3, .attrs = attrs,
-  .types = { ML_MASK_F }, .formula = "Y = (X - mean) / sqrt(var + epsilon) Scale + B", .infer = infer, .workspace = workspace,
-  .run = run, .gradient = gradient,
+  .types = { ML_MASK_F }, .like = { 0, ML_OP_OWN, ML_OP_OWN },
+  .formula = "Y = (X - mean) / sqrt(var + epsilon) Scale + B", .infer = infer, .workspace = workspace, .run = run, .gradient = gradient,
 };

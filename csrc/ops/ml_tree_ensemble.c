@@ -198,6 +198,6 @@ static double flops(const ml_op_ctx *ctx) {
 
 const ml_op_def ml_op_ml_tree_ensemble = {
   .name = "TreeEnsemble", .domain = "ai.onnx.ml", .since = 5, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-  .attrs = attrs, .types = { ML_MASK_F }, .formula = "y = transform(aggregate of votes)", .infer = infer, .prepare = prepare,
+  .flags = ML_OP_WIDEN, .attrs = attrs, .types = { ML_MASK_F }, .formula = "y = transform(aggregate of votes)", .infer = infer, .prepare = prepare,
   .release = ml__trees_free, .run = run, .flops = flops,
 };

@@ -57,6 +57,6 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 
 const ml_op_def ml_op_one_hot = {
   .name = "OneHot", .domain = "", .since = 11, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
-  .types = { ML_MASK_N, ML_MASK_N, ML_MASK_ANY }, .formula = "y = on where the position equals the index, else off",
+  .types = { ML_MASK_N, ML_MASK_N, ML_MASK_ANY }, .like = { 2 }, .formula = "y = on where the position equals the index, else off",
   .infer = infer, .run = run,
 };

@@ -157,6 +157,64 @@ static const char *mask_text(uint32_t mask, char *text, size_t size) {
   return text;
 }
 
+/* ---- 16-bit floats ---- */
+static uint32_t mask_of(const ml_op_def *op, int32_t i) {
+  int32_t k = i < 3 ? i : 3;
+  while (k > 0 && op->types[k] == 0) --k;
+  return op->types[k];
+}
+
+bool ml_op_widens(const ml_op_def *op, int32_t i, ml_dtype dtype) {
+  if (dtype != ML_FLOAT16 && dtype != ML_BFLOAT16) return false;
+  if (op->flags & (ML_OP_TRAINING | ML_OP_INTERNAL) || (op->domain[0] != '\0' && !(op->flags & ML_OP_WIDEN))) return false;
+  return (mask_of(op, i) & (ML_BIT(dtype) | ML_BIT(ML_FLOAT32))) == ML_BIT(ML_FLOAT32);
+}
+
+ml_dtype ml_op_narrowed(const ml_op_def *op, int32_t k, ml_dtype made, ml_view *const *in, int32_t n_in) {
+  const int32_t from = op->like[k < 3 ? k : 3];
+  if (made != ML_FLOAT32 || from >= n_in || in[from] == NULL) return made;
+  return ml_op_widens(op, from, in[from]->dtype) ? in[from]->dtype : made;
+}
+
+enum { INFER_STACK = 8, INFER_VALUES = 64 };
+
+ml_status ml_op_infer(ml_op_ctx *ctx, ml_error *err) {
+  const ml_op_def *op = ctx->op;
+  bool any = false;
+  for (int32_t i = 0; i < ctx->n_in && !any; ++i) any = ctx->in[i] != NULL && ml_op_widens(op, i, ctx->in[i]->dtype);
+  if (!any) return op->infer(ctx, err);
+  ml_view stack[INFER_STACK], *pointers_stack[INFER_STACK], *views = stack, **pointers = pointers_stack;
+  float values[INFER_VALUES];
+  size_t used = 0, n = (size_t)ctx->n_in;
+  if (n > INFER_STACK) {
+    views = ml_alloc(n * sizeof *views);
+    pointers = ml_alloc(n * sizeof *pointers);
+  }
+  ml_status status = views != NULL && pointers != NULL ? ML_OK : ml_fail_memory(err, n * sizeof *views, "shape inference");
+  for (size_t i = 0; i < n && status == ML_OK; ++i) {
+    pointers[i] = ctx->in[i];
+    if (ctx->in[i] == NULL || !ml_op_widens(op, (int32_t)i, ctx->in[i]->dtype)) continue;
+    pointers[i] = &views[i];
+    views[i] = *ctx->in[i];
+    views[i].dtype = ML_FLOAT32;
+    views[i].data = NULL; /* shapes depend on the values of small inputs only (OneHot's depth) */
+    if (ctx->in[i]->data == NULL || ctx->in[i]->count > INFER_VALUES - used) continue;
+    ml_convert(ctx->in[i]->data, ctx->in[i]->dtype, values + used, ML_FLOAT32, views[i].count);
+    views[i].data = values + used;
+    used += views[i].count;
+  }
+  if (status == ML_OK) {
+    ml_op_ctx wide = *ctx;
+    wide.in = pointers;
+    status = op->infer(&wide, err);
+    for (int32_t k = 0; k < ctx->n_out && status == ML_OK; ++k)
+      if (ctx->out[k] != NULL) ctx->out[k]->dtype = ml_op_narrowed(op, k, ctx->out[k]->dtype, ctx->in, ctx->n_in);
+  }
+  if (views != stack) ml_free(views);
+  if (pointers != pointers_stack) ml_free(pointers);
+  return status;
+}
+
 ml_status ml__op_check_types(const ml_op_ctx *ctx, ml_error *err) {
   uint32_t mask = 0;
   for (int32_t i = 0; i < ctx->n_in; ++i) {

@@ -158,10 +158,14 @@ enum { /* ml_op_def.flags */
   ML_OP_VIEW = 16,        /* output 0 is the bytes of input 0 under another shape (Reshape, Squeeze, Flatten, Identity): may alias, run() is then skipped */
   ML_OP_INTERNAL = 32,    /* made by compile only (fused forms) */
   ML_OP_INPLACE1 = 64,    /* output 0 may take over the memory of input 1 */
-  ML_OP_CONTAINERS = 128  /* inputs may be sequences, optionals or maps; all other operators are never shown one */
+  ML_OP_CONTAINERS = 128, /* inputs may be sequences, optionals or maps; all other operators are never shown one */
+  ML_OP_WIDEN = 256       /* of another domain than ONNX's own, and takes 16-bit floats (see `like`) */
 };
 
+#define ML_OP_OWN 255 /* in ml_op_def.like */
+
 /* dtype masks: bit n = ONNX number n */
+#define ML_MASK_HALF ((UINT32_C(1) << 10) | (UINT32_C(1) << 16))                           /* float16, bfloat16 */
 #define ML_BIT(dtype) (UINT32_C(1) << (dtype))
 #define ML_MASK_F ((UINT32_C(1) << 1) | (UINT32_C(1) << 11))                              /* float32, float64 */
 #define ML_MASK_I (UINT32_C(0xFC) | (UINT32_C(1) << 12) | (UINT32_C(1) << 13))             /* every integer */
@@ -176,6 +180,9 @@ struct ml_op_def {
   uint32_t flags;
   const ml_attr_def *attrs;   /* (optional) NULL: none */
   uint32_t types[4];          /* accepted dtypes of inputs 0…3 (the last non-zero repeats); 0 in [0]: any */
+  /* An input that takes float32 but neither float16 nor bfloat16 takes these too, computed in float32 (ml_op_widens). Float32 outputs 0…3 (those
+   * beyond as 3) are then given the dtype of input like[k]; ML_OP_OWN: the definition makes this output float32 whatever the inputs are. */
+  uint8_t like[4];
   const char *formula;        /* one line for docs and `inspect` */
   /* Types and shapes of the outputs from those of the inputs; dims may be ML_UNKNOWN, rank too; in[i]->data is set when the input is constant. */
   ml_status (*infer)(ml_op_ctx *ctx, ml_error *err);
@@ -209,6 +216,13 @@ void ml_op_like(ml_view *out, const ml_view *in);                               
 ml_status ml_op_infer_same(ml_op_ctx *ctx, ml_error *err);                       /* output 0 like input 0 */
 ml_status ml_op_infer_broadcast(ml_op_ctx *ctx, ml_error *err);                  /* output 0: broadcast of all inputs, dtype of input 0; dtypes must agree */
 ml_status ml_op_infer_compare(ml_op_ctx *ctx, ml_error *err);                    /* the same with bool output */
+/* Is input i of this dtype computed in float32: ONNX has 16-bit floats for it, the operator has not. Training's own operators never widen. */
+bool ml_op_widens(const ml_op_def *op, int32_t i, ml_dtype dtype);
+/* The dtype output k has when the operator, run on widened inputs, gives `made`. in: dtypes before widening. */
+ml_dtype ml_op_narrowed(const ml_op_def *op, int32_t k, ml_dtype made, ml_view *const *in, int32_t n_in);
+/* op->infer for a node of a graph that may hold 16-bit floats: infers on float32 where inputs widen. What runs has been through the pass `widen`,
+ * so a session needs it only where it meets nodes as written. */
+ml_status ml_op_infer(ml_op_ctx *ctx, ml_error *err);
 /* Every input's dtype against op->types; names the input, its dtype and the accepted ones. The helpers above do it themselves. */
 ml_status ml__op_check_types(const ml_op_ctx *ctx, ml_error *err);
 /* Values of an integer tensor input known at this point (int32 or int64): *count values into out (at most capacity); ML_UNKNOWN data: *known=false. */

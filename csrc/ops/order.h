@@ -17,9 +17,7 @@ static inline uint64_t ml__order_key(const void *data, ml_dtype dtype, size_t i)
       memcpy(&u, &x, sizeof u);
       return x != x ? UINT32_MAX : u >> 31 ? (uint32_t)~u : u | UINT32_C(0x80000000);
     }
-    case ML_FLOAT64:
-    case ML_FLOAT16:
-    case ML_BFLOAT16: {
+    default: { /* double holds every value of the others */
       double x = ml_element_get(data, dtype, i);
       uint64_t u;
       if (x == 0) x = 0;
@@ -36,9 +34,8 @@ static inline uint64_t ml__order_key(const void *data, ml_dtype dtype, size_t i)
     case ML_UINT32: return ((const uint32_t *)data)[i];
     case ML_UINT64: return ((const uint64_t *)data)[i];
     case ML_STRING:
-    case ML_DTYPE_NONE: break;
+    case ML_DTYPE_NONE: return 0;
   }
-  return 0;
 }
 
 #endif

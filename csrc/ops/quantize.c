@@ -56,12 +56,10 @@ void ml__scales_rows(const ml__scales *q, void (*row)(void *context, size_t at, 
 }
 
 void ml__quantized_range(ml_dtype dtype, int32_t *low, int32_t *high) {
-  switch (dtype) {
-    case ML_INT8: *low = INT8_MIN, *high = INT8_MAX; break;
-    case ML_INT16: *low = INT16_MIN, *high = INT16_MAX; break;
-    case ML_UINT16: *low = 0, *high = UINT16_MAX; break;
-    default: *low = 0, *high = UINT8_MAX; break;
-  }
+  const int32_t levels = 1 << ml_dtype_bits(dtype);
+  const bool has_sign = dtype == ML_INT16 || dtype == ML_INT8 || dtype == ML_INT4 || dtype == ML_INT2;
+  *low = has_sign ? -(levels / 2) : 0;
+  *high = *low + levels - 1;
 }
 
 /* ---------------------------------------------------------------- products ---- */

@@ -5,8 +5,13 @@
 #define ML_OPS_QUANTIZE_H
 #include "ops/movement.h"
 
-#define ML__MASK_QUANTIZED (ML_BIT(ML_INT8) | ML_BIT(ML_UINT8) | ML_BIT(ML_INT16) | ML_BIT(ML_UINT16))
-#define ML__MASK_SCALE (ML_BIT(ML_FLOAT32) | ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16))
+/* integers and floats of 2 to 16 bits: all but float8e8m0, which is a type of scales */
+#define ML__MASK_QUANTIZED                                                                                                      \
+  (ML_BIT(ML_INT8) | ML_BIT(ML_UINT8) | ML_BIT(ML_INT16) | ML_BIT(ML_UINT16) | ML_BIT(ML_INT4) | ML_BIT(ML_UINT4) |             \
+   ML_BIT(ML_INT2) | ML_BIT(ML_UINT2) | ML_BIT(ML_FLOAT8E4M3FN) | ML_BIT(ML_FLOAT8E4M3FNUZ) | ML_BIT(ML_FLOAT8E5M2) |           \
+   ML_BIT(ML_FLOAT8E5M2FNUZ) | ML_BIT(ML_FLOAT4E2M1) | ML_BIT(ML_FLOAT6E2M3) | ML_BIT(ML_FLOAT6E3M2))
+#define ML__MASK_REAL (ML_BIT(ML_FLOAT32) | ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16))
+#define ML__MASK_SCALE (ML__MASK_REAL | ML_BIT(ML_FLOAT8E8M0))
 #define ML__MASK_8BIT (ML_BIT(ML_INT8) | ML_BIT(ML_UINT8))
 
 /* ---- scales ---- */
@@ -22,7 +27,7 @@ ml_status ml__scales_init(const ml_op_ctx *ctx, const ml_view *x, const ml_view 
 void ml__scales_rows(const ml__scales *q, void (*row)(void *context, size_t at, size_t n, size_t s, size_t t), void *context);
 
 /* ---- rounding ---- */
-/* Smallest and largest value of an 8- or 16-bit integer type. */
+/* Smallest and largest value of an integer type of at most 16 bits. */
 void ml__quantized_range(ml_dtype dtype, int32_t *low, int32_t *high);
 /* value to the nearest integer, ties to even, plus zero, brought into [low, high]; NaN gives low. Adding and taking off 1.5
  * 2^23 leaves the integer part as the processor rounds it; the clamp before keeps that exact and free of overflow. */

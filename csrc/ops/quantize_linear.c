@@ -1,7 +1,7 @@
 /* QuantizeLinear: y = saturate(round(x / y_scale) + y_zero_point), rounded to the nearest integer with ties to even. The scale
  * is one value, one per place along the axis, or one per block of block_size places. x (any shape), y_scale, y_zero_point
  * (optional, gives the type of y; else output_dtype, else uint8) -> y in the shape of x. float16 scales divide in float16, as
- * the attribute precision says otherwise. 8- and 16-bit types only. No gradient. Reference: ONNX QuantizeLinear-25. */
+ * the attribute precision says otherwise. Small floats round to the nearest of theirs. No gradient. Reference: ONNX QuantizeLinear-28. */
 #include "ops/quantize.h"
 
 static const ml_attr_def attrs[] = {
@@ -9,7 +9,7 @@ static const ml_attr_def attrs[] = {
   { "block_size", ML_ATTR_INT, false, "0 (default): no blocks; else elements along the axis that share a scale" },
   { "output_dtype", ML_ATTR_INT, false, "type of y without a zero point; uint8 by default" },
   { "precision", ML_ATTR_INT, false, "type of the division; the scale's by default" },
-  { "saturate", ML_ATTR_INT, false, "ignored: only for 8-bit floats" },
+  { "saturate", ML_ATTR_INT, false, "1 (default): out of range gives a float8's largest number; 0: infinity or NaN" },
   { 0 },
 };
 
@@ -20,8 +20,8 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
   const int64_t wanted = ml_attr_int(ctx->attrs, "output_dtype", 0), precision = ml_attr_int(ctx->attrs, "precision", 0);
   const int64_t dtype = wanted != 0 ? wanted : zero != NULL ? (int64_t)zero->dtype : ML_UINT8;
   if (dtype < 1 || dtype > 31 || (ML__MASK_QUANTIZED & ML_BIT(dtype)) == 0)
-    return ml_fail(err, ML_UNIMPLEMENTED, "quantising to type %lld is not supported: int8, uint8, int16 or uint16",
-                   (long long)dtype);
+    return ml_fail(err, ML_INVALID_ARGUMENT, "quantising to %s (type %lld): a type of at most 16 bits expected",
+                   ml_dtype_name((ml_dtype)dtype), (long long)dtype);
   if (zero != NULL && (int64_t)zero->dtype != dtype)
     return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'output_dtype' is %s, y_zero_point is %s", ml_dtype_name((ml_dtype)dtype),
                    ml_dtype_name(zero->dtype));
@@ -35,6 +35,7 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
 typedef struct job {
   const ml_view *x, *scale, *zero, *y;
   ml_dtype precision;
+  bool saturate;
   int32_t low, high;
 } job;
 
@@ -57,19 +58,26 @@ static void row(void *context, size_t at, size_t n, size_t s, size_t t) {
   const int32_t low = j->low, high = j->high;
   if (j->x->dtype == ML_FLOAT32 && j->scale->dtype == ML_FLOAT32 && j->precision == ML_FLOAT32) {
     switch (j->y->dtype) {
-      case ML_INT8: ROW(int8_t) break;
-      case ML_INT16: ROW(int16_t) break;
-      case ML_UINT16: ROW(uint16_t) break;
-      default: ROW(uint8_t) break;
+      case ML_INT8:
+      case ML_INT4:
+      case ML_INT2: ROW(int8_t) return;
+      case ML_UINT8:
+      case ML_UINT4:
+      case ML_UINT2: ROW(uint8_t) return;
+      case ML_INT16: ROW(int16_t) return;
+      case ML_UINT16: ROW(uint16_t) return;
+      default: break;
     }
-    return;
   }
   for (size_t i = 0; i < n; i++) {
     float q = (float)ml_element_get(j->x->data, j->x->dtype, at + i) / (float)ml_element_get(j->scale->data, j->scale->dtype,
                                                                                              s + i * t);
     if (j->precision == ML_FLOAT16) q = ml_half_to_float(ml_float_to_half(q));
     if (j->precision == ML_BFLOAT16) q = ml_bfloat_to_float(ml_float_to_bfloat(q));
-    ml_element_set(j->y->data, j->y->dtype, at + i, ml__quantized(q, ml__zero_at(j->zero, s + i * t), low, high));
+    if (ml_dtype_is_small(j->y->dtype)) {
+      if (j->zero) q += (float)ml_element_get(j->zero->data, j->zero->dtype, s + i * t);
+      ml_convert_small(&q, ML_FLOAT32, (uint8_t *)j->y->data + at + i, j->y->dtype, 1, j->saturate, ML_ROUND_UP);
+    } else ml_element_set(j->y->data, j->y->dtype, at + i, ml__quantized(q, ml__zero_at(j->zero, s + i * t), low, high));
   }
 }
 
@@ -77,6 +85,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
   job j = { .x = ctx->in[0], .scale = ctx->in[1], .zero = ml__in(ctx, 2), .y = ctx->out[0] };
   const int64_t precision = ml_attr_int(ctx->attrs, "precision", 0);
   ml__scales q;
+  j.saturate = ml_attr_int(ctx->attrs, "saturate", 1) != 0;
   j.precision = precision != 0 ? (ml_dtype)precision : j.scale->dtype;
   ml__quantized_range(j.y->dtype, &j.low, &j.high);
   ML_TRY(ml__scales_init(ctx, j.x, j.scale, j.zero, &q, err));
@@ -85,7 +94,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_quantize_linear = {
-  .name = "QuantizeLinear", .domain = "", .since = 25, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
-  .types = { ML__MASK_SCALE | ML_BIT(ML_INT32), ML__MASK_SCALE, ML__MASK_QUANTIZED },
+  .name = "QuantizeLinear", .domain = "", .since = 28, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .types = { ML__MASK_REAL | ML_BIT(ML_INT32), ML__MASK_SCALE | ML_BIT(ML_INT32), ML__MASK_QUANTIZED },
   .formula = "y = saturate(round(x / scale) + zero)", .infer = infer, .run = run,
 };

@@ -43,8 +43,8 @@ ml_status ml__scatter_reduction(const ml_op_ctx *ctx, ml__scatter *out, ml_error
     }                                                  \
     break;
 
-/* float16 and bfloat16: in float, rounded after every step */
-static void combine_half(ml__scatter reduction, ml_dtype dtype, void *to, const void *from, size_t n) {
+/* Types without arithmetic of their own: in float, rounded after every step */
+static void combine_narrow(ml__scatter reduction, ml_dtype dtype, void *to, const void *from, size_t n) {
   for (size_t i = 0; i < n; i++) {
     float a = (float)ml_element_get(to, dtype, i), b = (float)ml_element_get(from, dtype, i);
     ml__scatter_combine(reduction, ML_FLOAT32, &a, &b, 1);
@@ -72,10 +72,9 @@ void ml__scatter_combine(ml__scatter reduction, ml_dtype dtype, void *to, const 
       if (reduction == ML__SCATTER_ADD || reduction == ML__SCATTER_MAX) COMBINE(uint8_t, a | b)
       else COMBINE(uint8_t, a & b)
       break;
-    case ML_FLOAT16:
-    case ML_BFLOAT16: combine_half(reduction, dtype, to, from, n); break;
     case ML_STRING:
     case ML_DTYPE_NONE: break;
+    default: combine_narrow(reduction, dtype, to, from, n); break;
   }
 }
 

@@ -224,7 +224,7 @@ static ml_status read_number(ml_json_decoder *d, ml_dtype dtype, void *to, ml_er
 }
 
 static bool readable(ml_dtype dtype) {
-  return dtype != ML_FLOAT16 && dtype != ML_BFLOAT16 && dtype != ML_UINT16 && dtype != ML_DTYPE_NONE;
+  return ml_dtype_bits(dtype) >= 8 && !ml_dtype_is_small(dtype) && dtype != ML_FLOAT16 && dtype != ML_BFLOAT16 && dtype != ML_UINT16;
 }
 
 static ml_status read_element(ml_json_decoder *d, ml_dtype dtype, ml_json_tensor *t, ml_json_kind kind, ml_error *err) {

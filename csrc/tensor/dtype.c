@@ -1,9 +1,9 @@
-/* Element types: names, 16-bit floats and conversion.
+/* Element types: names, floats of 4 to 16 bits, packing and conversion.
  *
- * Conversion has 13 * 13 pairs. Pairs with float32 that decide speed have a loop of their own; all others go, a block at a time,
+ * Conversion has 25 * 25 pairs. Pairs with float32 that decide speed have a loop of their own; all others go, a block at a time,
  * through a type that holds every source value exactly: double for floats, int64 or uint64 for integers and bool. So each
  * conversion rounds once (floats: to nearest, ties to even) or saturates once. The one exception: 64-bit integers reach bfloat16
- * through float32.
+ * through float32. Integers of less than 8 bits are 8-bit integers of a smaller range.
  * Pointers need no alignment: tensors inside files may start anywhere. */
 #include "tensor/dtype.h"
 
@@ -43,13 +43,66 @@ ml_dtype ml_dtype_from_name(const char *name) {
   return ML_DTYPE_NONE;
 }
 
-bool ml_dtype_is_float(ml_dtype dtype) {
-  return dtype == ML_FLOAT32 || dtype == ML_FLOAT64 || dtype == ML_FLOAT16 || dtype == ML_BFLOAT16;
+enum {
+  SMALL_FLOATS = 1 << ML_FLOAT8E4M3FN | 1 << ML_FLOAT8E4M3FNUZ | 1 << ML_FLOAT8E5M2 | 1 << ML_FLOAT8E5M2FNUZ | 1 << ML_FLOAT4E2M1 |
+                 1 << ML_FLOAT8E8M0 | 1 << ML_FLOAT6E2M3 | 1 << ML_FLOAT6E3M2,
+  FLOATS_16_UP = 1 << ML_FLOAT32 | 1 << ML_FLOAT64 | 1 << ML_FLOAT16 | 1 << ML_BFLOAT16,
+  INTEGERS_8_UP = 1 << ML_UINT8 | 1 << ML_INT8 | 1 << ML_UINT16 | 1 << ML_INT16 | 1 << ML_INT32 | 1 << ML_INT64 | 1 << ML_UINT32 |
+                  1 << ML_UINT64,
+  SMALL_INTEGERS = 1 << ML_UINT4 | 1 << ML_INT4 | 1 << ML_UINT2 | 1 << ML_INT2
+};
+
+static inline bool among(ml_dtype dtype, int set) { return (unsigned)dtype < 31 && (set >> dtype & 1) != 0; }
+
+bool ml_dtype_is_float(ml_dtype dtype) { return among(dtype, SMALL_FLOATS | FLOATS_16_UP); }
+bool ml_dtype_is_integer(ml_dtype dtype) { return among(dtype, INTEGERS_8_UP | SMALL_INTEGERS); }
+bool ml_dtype_is_small(ml_dtype dtype) { return among(dtype, SMALL_FLOATS); }
+
+/* ---- files ---- */
+
+size_t ml_dtype_bits(ml_dtype dtype) {
+  if (dtype == ML_UINT4 || dtype == ML_INT4 || dtype == ML_FLOAT4E2M1) return 4;
+  if (dtype == ML_UINT2 || dtype == ML_INT2) return 2;
+  return dtype == ML_FLOAT6E2M3 || dtype == ML_FLOAT6E3M2 ? 6 : 8 * ml_dtype_size(dtype);
 }
 
-bool ml_dtype_is_integer(ml_dtype dtype) {
-  return dtype == ML_UINT8 || dtype == ML_INT8 || dtype == ML_UINT16 || dtype == ML_INT16 || dtype == ML_INT32 ||
-         dtype == ML_INT64 || dtype == ML_UINT32 || dtype == ML_UINT64;
+size_t ml_packed_size(ml_dtype dtype, size_t count) {
+  size_t bits = ml_dtype_bits(dtype);
+  return count / 8 * bits + (count % 8 * bits + 7) / 8;
+}
+
+void ml_pack(const void *from, ml_dtype dtype, void *to, size_t count) {
+  const uint8_t *in = from;
+  uint8_t *out = to;
+  const uint32_t bits = (uint32_t)ml_dtype_bits(dtype), mask = (1u << bits) - 1;
+  uint32_t held = 0, n = 0;
+  for (size_t i = 0; i < count; ++i) {
+    held |= (in[i] & mask) << n;
+    for (n += bits; n >= 8; n -= 8, held >>= 8) *out++ = (uint8_t)held;
+  }
+  if (n > 0) *out = (uint8_t)held;
+}
+
+/* The low bits of a byte as an element in memory. */
+static inline uint8_t small_element(ml_dtype dtype, uint32_t bits, uint32_t value) {
+  const uint32_t sign = dtype == ML_INT4 || dtype == ML_INT2 ? 1u << (bits - 1) : 0;
+  return (uint8_t)(((value & ((1u << bits) - 1)) ^ sign) - sign);
+}
+
+void ml_unpack(const void *from, ml_dtype dtype, void *to, size_t count) {
+  const uint8_t *in = from;
+  uint8_t *out = to;
+  const uint32_t bits = (uint32_t)ml_dtype_bits(dtype);
+  uint32_t held = 0, n = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (n < bits) {
+      held |= (uint32_t)*in++ << n;
+      n += 8;
+    }
+    out[i] = small_element(dtype, bits, held);
+    held >>= bits;
+    n -= bits;
+  }
 }
 
 /* ---- bits ---- */
@@ -115,6 +168,98 @@ static inline float double_to_odd_float(double value) {
 float ml_half_to_float(uint16_t half) { return half_to_float(half); }
 uint16_t ml_float_to_half(float value) { return float_to_half(value); }
 uint16_t ml_float_to_bfloat(float value) { return float_to_bfloat(value); }
+
+void ml_mask_small(void *data, ml_dtype dtype, size_t count) {
+  const uint32_t bits = (uint32_t)ml_dtype_bits(dtype);
+  if (bits >= 8) return;
+  uint8_t *element = data;
+  for (size_t i = 0; i < count; ++i) element[i] = small_element(dtype, bits, element[i]);
+}
+
+/* ---- floats of 4 to 8 bits ---- */
+
+/* What is beyond the numbers of a format. */
+typedef enum beyond {
+  NOTHING,   /* no infinity, no NaN */
+  ONE_NAN,   /* NaN is all ones */
+  ZERO_NAN,  /* NaN takes the place of -0 */
+  IEEE       /* the largest exponent holds infinity and NaN */
+} beyond;
+
+typedef struct small_format { /* sign, exponent, fraction */
+  uint8_t bits, fraction, bias, beyond;
+  uint8_t max; /* the largest number */
+} small_format;
+
+static small_format format_of(ml_dtype dtype) {
+  switch (dtype) {
+    case ML_FLOAT8E4M3FN: return (small_format){8, 3, 7, ONE_NAN, 0x7E};
+    case ML_FLOAT8E4M3FNUZ: return (small_format){8, 3, 8, ZERO_NAN, 0x7F};
+    case ML_FLOAT8E5M2: return (small_format){8, 2, 15, IEEE, 0x7B};
+    case ML_FLOAT8E5M2FNUZ: return (small_format){8, 2, 16, ZERO_NAN, 0x7F};
+    case ML_FLOAT6E2M3: return (small_format){6, 3, 1, NOTHING, 0x1F};
+    case ML_FLOAT6E3M2: return (small_format){6, 2, 3, NOTHING, 0x1F};
+    default: return (small_format){4, 1, 1, NOTHING, 0x07}; /* float4e2m1 */
+  }
+}
+
+static inline uint64_t bits_of_double(double value) {
+  union { double d; uint64_t u; } v = {value};
+  return v.u;
+}
+
+static inline double power_of_two(int exponent) {
+  union { uint64_t u; double d; } v = {(uint64_t)(exponent + 1023) << 52};
+  return v.d;
+}
+
+static double small_to_double(ml_dtype dtype, uint8_t code) {
+  if (dtype == ML_FLOAT8E8M0) return code == 0xFF ? __builtin_nan("") : power_of_two((int)code - 127);
+  const small_format f = format_of(dtype);
+  const unsigned sign = 1u << (f.bits - 1), magnitude = code & (sign - 1);
+  if (f.beyond == ZERO_NAN ? code == sign : f.beyond != NOTHING && magnitude > f.max)
+    return f.beyond == IEEE && magnitude == f.max + 1u ? (code & sign ? -__builtin_inf() : __builtin_inf()) : __builtin_nan("");
+  const unsigned exponent = magnitude >> f.fraction, fraction = magnitude & ((1u << f.fraction) - 1);
+  const double unit = power_of_two((exponent > 0 ? (int)exponent : 1) - f.bias - f.fraction);
+  const double value = (double)(exponent > 0 ? fraction + (1u << f.fraction) : fraction) * unit;
+  return code & sign ? -value : value;
+}
+
+static uint8_t double_to_power(double value, bool saturate, ml_round round) {
+  const uint64_t magnitude = bits_of_double(value) & INT64_MAX, fraction = magnitude & ((UINT64_C(1) << 52) - 1);
+  if (magnitude > UINT64_C(0x7FF) << 52) return 0xFF;
+  int64_t code = (int64_t)(magnitude >> 52) - 1023 + 127;
+  if (code < 0) { /* below the smallest: between it and 0 */
+    const bool reaches = magnitude > 0 && (round == ML_ROUND_UP || (round == ML_ROUND_NEAREST && code == -1));
+    return reaches || saturate ? 0 : 0xFF;
+  }
+  code += fraction > 0 && (round == ML_ROUND_UP || (round == ML_ROUND_NEAREST && fraction >> 51));
+  return (uint8_t)(code <= 254 ? code : saturate ? 254 : 0xFF);
+}
+
+static uint8_t double_to_small(double value, ml_dtype dtype, bool saturate, ml_round round) {
+  if (dtype == ML_FLOAT8E8M0) return double_to_power(value, saturate, round);
+  const small_format f = format_of(dtype);
+  const unsigned sign = 1u << (f.bits - 1), negative = bits_of_double(value) >> 63 ? sign : 0;
+  const uint64_t magnitude = bits_of_double(value) & INT64_MAX;
+  if (magnitude > UINT64_C(0x7FF) << 52) /* NaN */
+    return (uint8_t)(f.beyond == ZERO_NAN || f.beyond == NOTHING ? sign : f.beyond == IEEE ? negative | 0x7E : negative | 0x7F);
+  const int64_t exponent = (int64_t)(magnitude >> 52) - 1023, smallest = 1 - f.bias;
+  /* bits below the unit in the last place of the result; more than 54: less than half the smallest number */
+  const int64_t drop = 52 - f.fraction + (exponent < smallest ? smallest - exponent : 0);
+  uint64_t code = 0;
+  if (drop <= 54) {
+    const uint64_t significand = (magnitude & ((UINT64_C(1) << 52) - 1)) | UINT64_C(1) << 52;
+    code = (significand + (UINT64_C(1) << (drop - 1)) - 1 + (significand >> drop & 1)) >> drop;
+    if (exponent > smallest) code += (uint64_t)(exponent - smallest) << f.fraction; /* rounding up carries into the exponent */
+  }
+  if (code > f.max) {
+    if (saturate || f.beyond == NOTHING) code = f.max;
+    else if (f.beyond == ZERO_NAN) return (uint8_t)sign;
+    else code = f.beyond == IEEE ? f.max + 1u : 0x7F;
+  }
+  return (uint8_t)(code == 0 && f.beyond == ZERO_NAN ? 0 : code | negative);
+}
 
 /* ---- one element ---- */
 
@@ -207,6 +352,9 @@ static inline uint8_t uint_to_b8(uint64_t v) { return v != 0; }
 #define UNSIGNED_64(X) X(UINT64, u64, u64, x)
 #define NUMERIC(X) FLOATS(X) INTEGERS(X) UNSIGNED_64(X)
 
+/* The type of the bytes an integer of less than 8 bits is in. */
+static ml_dtype stored_as(ml_dtype dtype) { return dtype == ML_INT4 || dtype == ML_INT2 ? ML_INT8 : ML_UINT8; }
+
 double ml_element_get(const void *data, ml_dtype dtype, size_t i) {
   switch (dtype) {
 #define X(id, type, name, wide)       \
@@ -216,11 +364,11 @@ double ml_element_get(const void *data, ml_dtype dtype, size_t i) {
   }
     NUMERIC(X)
 #undef X
-    case ML_STRING:
-    case ML_DTYPE_NONE: break;
+    default: break;
   }
-  assert(0 && "numeric dtype");
-  return 0;
+  if (among(dtype, SMALL_INTEGERS)) return ml_element_get(data, stored_as(dtype), i);
+  assert(ml_dtype_is_small(dtype) && "numeric dtype");
+  return small_to_double(dtype, ((const uint8_t *)data)[i]);
 }
 
 void ml_element_set(void *data, ml_dtype dtype, size_t i, double value) {
@@ -229,10 +377,10 @@ void ml_element_set(void *data, ml_dtype dtype, size_t i, double value) {
   case ML_##id: ((type *)data)[i] = double_to_##name(value); return;
     NUMERIC(X)
 #undef X
-    case ML_STRING:
-    case ML_DTYPE_NONE: break;
+    default: break;
   }
-  assert(0 && "numeric dtype");
+  assert(among(dtype, SMALL_FLOATS | SMALL_INTEGERS) && "numeric dtype");
+  ml_convert(&value, ML_FLOAT64, (uint8_t *)data + i, dtype, 1);
 }
 
 /* ---- arrays ---- */
@@ -277,8 +425,7 @@ static void load_ints(const void *from, ml_dtype dtype, int64_t *out, size_t cou
   static void store_##kind##s(const wide_type *in, void *to, ml_dtype dtype, size_t count) {        \
     switch (dtype) {                                                                                \
       NUMERIC(STORE_CASE_##kind)                                                                    \
-      case ML_STRING:                                                                               \
-      case ML_DTYPE_NONE: break;                                                                    \
+      default: break;                                                                               \
     }                                                                                               \
   }
 #define STORE_CASE(kind, id, type, name)                                          \
@@ -359,12 +506,57 @@ static bool to_float32(const void *from, ml_dtype dtype, f32 *restrict out, size
   }
 }
 
+static void load_small(const void *from, ml_dtype dtype, double *out, size_t count) {
+  const uint8_t *in = from;
+  for (size_t i = 0; i < count; ++i) out[i] = small_to_double(dtype, in[i]);
+}
+
+void ml_convert_small(const void *from, ml_dtype from_dtype, void *to, ml_dtype to_dtype, size_t count, bool saturate, ml_round round) {
+  const unsigned char *source = from;
+  uint8_t *target = to;
+  double wide[BLOCK];
+  while (count > 0) {
+    size_t n = count < BLOCK ? count : BLOCK;
+    ml_convert(source, from_dtype, wide, ML_FLOAT64, n);
+    for (size_t i = 0; i < n; ++i) target[i] = double_to_small(wide[i], to_dtype, saturate, round);
+    source += n * ml_dtype_size(from_dtype);
+    target += n;
+    count -= n;
+  }
+}
+
+/* By way of the byte that holds it, which is then brought into range. */
+static void convert_to_small_integer(const void *from, ml_dtype from_dtype, void *to, ml_dtype to_dtype, size_t count) {
+  const unsigned levels = 1u << ml_dtype_bits(to_dtype);
+  ml_convert(from, from_dtype, to, stored_as(to_dtype), count);
+  if (stored_as(to_dtype) == ML_UINT8) {
+    uint8_t *u = to;
+    for (size_t i = 0; i < count; ++i) u[i] = u[i] < levels ? u[i] : (uint8_t)(levels - 1);
+  } else {
+    int8_t *s = to;
+    const int8_t high = (int8_t)(levels / 2 - 1), low = (int8_t)(-high - 1);
+    for (size_t i = 0; i < count; ++i) s[i] = s[i] < low ? low : s[i] > high ? high : s[i];
+  }
+}
+
 void ml_convert(const void *from, ml_dtype from_dtype, void *to, ml_dtype to_dtype, size_t count) {
   size_t from_size = ml_dtype_size(from_dtype), to_size = ml_dtype_size(to_dtype);
   assert(from_size != 0 && to_size != 0 && from_dtype != ML_STRING && to_dtype != ML_STRING);
   if (count == 0) return;
   if (from_dtype == to_dtype) {
     memmove(to, from, count * from_size);
+    return;
+  }
+  if (ml_dtype_is_small(to_dtype)) {
+    ml_convert_small(from, from_dtype, to, to_dtype, count, true, ML_ROUND_UP);
+    return;
+  }
+  if (among(to_dtype, SMALL_INTEGERS)) {
+    convert_to_small_integer(from, from_dtype, to, to_dtype, count);
+    return;
+  }
+  if (among(from_dtype, SMALL_INTEGERS)) {
+    ml_convert(from, stored_as(from_dtype), to, to_dtype, count);
     return;
   }
   if (from_dtype == ML_FLOAT32 && from_float32(from, to, to_dtype, count)) return;
@@ -382,7 +574,8 @@ void ml_convert(const void *from, ml_dtype from_dtype, void *to, ml_dtype to_dty
       memcpy(wide.uints, source, n * sizeof wide.uints[0]);
       store_uints(wide.uints, target, to_dtype, n);
     } else if (ml_dtype_is_float(from_dtype)) {
-      load_doubles(source, from_dtype, wide.doubles, n);
+      if (ml_dtype_is_small(from_dtype)) load_small(source, from_dtype, wide.doubles, n);
+      else load_doubles(source, from_dtype, wide.doubles, n);
       store_doubles(wide.doubles, target, to_dtype, n);
     } else {
       load_ints(source, from_dtype, wide.ints, n);

@@ -93,7 +93,12 @@ static ml_status differentiate_node(driver *d, const ml_node *node, const bool *
     needs[i] = node->in[i] && depends[node->in[i]->id] && (node->in[i]->dtype == ML_FLOAT32 || node->in[i]->dtype == ML_FLOAT64);
     any_in = any_in || needs[i];
   }
-  if (!any_out || !any_in || !node->op->gradient) return ML_OK;
+  if (!any_out || !node->op->gradient) return ML_OK;
+  for (int32_t i = 0; i < node->n_in; i++)
+    if (node->in[i] && depends[node->in[i]->id] && (node->in[i]->dtype == ML_FLOAT16 || node->in[i]->dtype == ML_BFLOAT16))
+      return d->status = ml_fail(d->err, ML_UNIMPLEMENTED, "%s '%s': input %d is %s; gradients are computed in float32 and float64", node->op->name,
+                                 node->name, i, ml_dtype_name(node->in[i]->dtype));
+  if (!any_in) return ML_OK;
   ml_grad g = { .op = node->op, .attrs = &node->attrs, .n_in = node->n_in, .n_out = node->n_out, .in = node->in, .out = node->out,
                 .dout = dout, .needs = needs, .din = din, .emit = emit, .constant = constant, .ints = ints, .shape_of = shape_of, .fail = fail, .driver = d };
   node->op->gradient(&g);

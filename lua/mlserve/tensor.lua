@@ -5,7 +5,9 @@
 --     print(#x, x:get(2, 3), x:rows(1, 1))
 --
 -- Methods: shape, dtype, count, totable, item, reshape, tobytes, get, set, rows, cast, copy, close; # is the first dimension.
--- Indices count from 1.
+-- Indices count from 1. Element types are those of ONNX but complex numbers: float32, float64, float16, bfloat16, int8 … int64,
+-- uint8 … uint64, bool, string, and for storage float8e4m3fn, float8e4m3fnuz, float8e5m2, float8e5m2fnuz, float8e8m0, float6e2m3,
+-- float6e3m2, float4e2m1, int4, uint4, int2 and uint2. Elements of less than 8 bits take a byte each in tobytes and from_bytes.
 -- @module mlserve.tensor
 
 local core = require "mlserve.core"

@@ -154,10 +154,27 @@ static void test_cases(void) {
     GOLDEN "onnx/network", GOLDEN "onnx/split_2", GOLDEN "onnx/external", GOLDEN "ml/skl_random_forest_strings", GOLDEN "ml/categories_to_ints",
     GOLDEN "ml/text_upper", NODE "cast_FLOAT_to_FLOAT16", NODE "cast_FLOAT16_to_DOUBLE", NODE "and2d", NODE "nonzero_example",
     NODE "concat_2d_axis_0", NODE "unique_sorted_without_axis", NODE "batchnorm_example", NODE "reduce_max_default_axes_keepdim_example",
-    NODE "size_example", NODE "constant",
+    NODE "size_example", NODE "constant", GOLDEN "dtype/int4", GOLDEN "dtype/float4e2m1",
   };
   for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) check_case(directories[i], MLSERVE_LEVEL_DEFAULT);
   for (int32_t level = MLSERVE_LEVEL_NONE; level <= MLSERVE_LEVEL_FAST; level++) check_case(GOLDEN "onnx/network", level);
+}
+
+static void test_small_elements(void) {
+  test_case t;
+  if (open_case(&t, GOLDEN "dtype/int4", NULL)) {
+    mlserve_value *out[MAX_IO] = { NULL };
+    for (size_t i = 0; i < t.n_in; i++) {
+      const mlserve_info *info = mlserve_input(t.model, i);
+      if (mlserve_info_dtype(info) != MLSERVE_INT4) continue;
+      ok(mlserve_dtype_size(MLSERVE_INT4) == 1, "an int4 takes a byte");
+      ((signed char *)t.in[i]->view.data)[2] = 100;
+      mlserve_value_free(t.inputs[i]);
+      t.inputs[i] = value_of(&t.in[i]->view);
+      ok(fails(mlserve_run(t.model, NULL, t.inputs, t.n_in, NULL, out, t.n_out, MESSAGE), MLSERVE_INVALID_ARGUMENT, "which is no int4"), "%s", message);
+    }
+  }
+  close_case(&t);
 }
 
 /* ---------------------------------------------------------------- describing ---- */
@@ -539,6 +556,7 @@ static void test_threads(void) {
 int main(void) {
   test_library();
   test_cases();
+  test_small_elements();
   test_describing();
   test_values();
   test_null();

@@ -479,6 +479,12 @@ static void test_tensors(void) {
     {0, 1, {2}, 8, ML_INVALID_ARGUMENT, "element type", "no element type"},
     {77, 1, {2}, 8, ML_INVALID_ARGUMENT, "77", "an unknown element type"},
     {14, 1, {1}, 8, ML_UNIMPLEMENTED, "complex64", "complex numbers"},
+    {15, 1, {1}, 16, ML_UNIMPLEMENTED, "complex128", "wide complex numbers"},
+    {22, 1, {3}, 2, ML_OK, NULL, "three int4 in two bytes"},
+    {22, 1, {3}, 3, ML_INVALID_ARGUMENT, "needs 2", "three int4 in three bytes"},
+    {25, 1, {5}, 2, ML_OK, NULL, "five uint2 in two bytes"},
+    {28, 1, {3}, 3, ML_OK, NULL, "three float6e3m2 in three bytes"},
+    {28, 1, {5}, 3, ML_INVALID_ARGUMENT, "needs 4", "five float6e3m2 in three bytes"},
     {8, 1, {2}, 8, ML_INVALID_ARGUMENT, "strings", "strings as raw data"},
     {1, 2, {0, 5}, 0, ML_OK, NULL, "no elements"},
   };
@@ -940,7 +946,7 @@ static void test_safetensors(void) {
                    ML_RESOURCE_EXHAUSTED, "'a'");
   safetensors_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, ML_INVALID_ARGUMENT, "non-negative");
   safetensors_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", 4, ML_INVALID_ARGUMENT, "integer");
-  safetensors_case("{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ML_INVALID_ARGUMENT, "F8_E4M3");
+  safetensors_case("{\"a\":{\"dtype\":\"F8_E9M9\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ML_INVALID_ARGUMENT, "F8_E9M9");
   safetensors_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, ML_INVALID_ARGUMENT, "missing");
   safetensors_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4, ML_INVALID_ARGUMENT, "'x'");
   safetensors_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, ML_INVALID_ARGUMENT, "offsets");

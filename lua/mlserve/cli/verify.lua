@@ -14,8 +14,9 @@ local verify = { summary = "run and record ONNX backend test cases" }
 
 verify.description = [[Runs cases in the layout of ONNX's backend tests: a directory with model.onnx and test_data_set_*/{input,output}_*.pb. A directory
 of cases, or of suites of cases, stands for all of them. An output passes when type and shape agree and every number lies within
-atol + rtol * |expected|; outputs that hang on random numbers are compared by their distribution. Prints one line for each case, with the
-first difference, then how many cases of each operator passed and how far they were off at most.
+atol + rtol * |expected|, rtol being two units in the last place of 16-bit floats at least; outputs that hang on random numbers are
+compared by their distribution. Prints one line for each case, with the first difference, then how many cases of each operator passed and
+how far they were off at most.
 With --record DIR --model MODEL it runs the model and records what it took and gave as such a case.]]
 
 local levels = { "none", "exact", "fast" }
