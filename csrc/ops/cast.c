@@ -26,6 +26,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_cast = {
-  .name = "Cast", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "Cast", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = x as another element type", .infer = infer, .run = ml__cast_run, .gradient = gradient,
 };

@@ -22,6 +22,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_cast_like = {
-  .name = "CastLike", .domain = "", .since = 21, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "CastLike", .domain = "", .since = 25, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = x as the element type of the second input", .infer = infer, .run = ml__cast_run, .gradient = gradient,
 };

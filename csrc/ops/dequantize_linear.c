@@ -72,7 +72,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_dequantize_linear = {
-  .name = "DequantizeLinear", .domain = "", .since = 25, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "DequantizeLinear", .domain = "", .since = 28, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
   .types = { ML__MASK_QUANTIZED | ML_BIT(ML_INT32), ML__MASK_SCALE, ML__MASK_QUANTIZED | ML_BIT(ML_INT32) },
   .formula = "y = (x - zero) scale", .infer = infer, .run = run,
 };

@@ -85,7 +85,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_quantize_linear = {
-  .name = "QuantizeLinear", .domain = "", .since = 25, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "QuantizeLinear", .domain = "", .since = 28, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = attrs,
   .types = { ML__MASK_SCALE | ML_BIT(ML_INT32), ML__MASK_SCALE, ML__MASK_QUANTIZED },
   .formula = "y = saturate(round(x / scale) + zero)", .infer = infer, .run = run,
 };
