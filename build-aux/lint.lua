@@ -7,7 +7,7 @@ local LONGEST = 200 -- columns a line of code may have; 130 is the aim
 local INCLUDES = {
   base = {}, codec = { "base" }, kernels = { "base" }, tensor = { "kernels" }, image = { "base" },
   ops = { "tensor", "codec", "image" }, graph = { "ops" }, eval = { "tensor" },
-  data = { "tensor", "codec" }, train = { "graph", "eval", "data" }, format = { "graph", "codec" }, serve = { "format" }, net = { "base" },
+  data = { "tensor", "codec" }, train = { "graph", "eval", "data" }, format = { "train", "codec" }, serve = { "format" }, net = { "base" },
   capi = { "serve" }, lua = { "train", "serve", "net" },
 }
 

@@ -30,7 +30,7 @@ local cases = {
   { "Pow", { { 2, 3 }, { 2, 3 } }, positive = true }, { "Pow", { { 2, 3 }, scalar(2) } },
   { "Max", { { 2, 3 }, { 2, 3 } } }, { "Max", { { 2, 3 }, { 3 }, { 2, 1 } } }, { "Min", { { 2, 3 }, { 3 } } },
   { "Sum", { { 2, 3 }, { 3 }, { 2, 3 } } }, { "Mean", { { 2, 3 }, { 3 } } },
-  { "Mod", { { 2, 3 }, { 2, 3 } }, { fmod = 1 } },
+  { "Mod", { { 2, 3 }, { 2, 3 } }, { fmod = 1 } }, { "Mod", { { 2, 3 }, { 2, 3 } } },
   { "Clip", { { 2, 4 }, scalar(-0.45), scalar(0.55) } },
   { "Erf", { { 2, 3 } } }, { "Exp", { { 2, 3 } } }, { "Log", { { 2, 3 } }, positive = true }, { "Neg", { { 2, 3 } } },
   { "Reciprocal", { { 2, 3 } } }, { "Sqrt", { { 2, 3 } }, positive = true },
@@ -44,7 +44,7 @@ local cases = {
   { "Gelu", { { 2, 3 } }, { approximate = "tanh" } }, { "HardSigmoid", { { 2, 3 } } }, { "HardSwish", { { 2, 3 } } },
   { "LeakyRelu", { { 2, 3 } }, { alpha = 0.2 } }, { "Mish", { { 2, 3 } } }, { "PRelu", { { 2, 3 }, { 3 } } }, { "Relu", { { 2, 3 } } },
   { "Selu", { { 2, 3 } } }, { "Shrink", { { 2, 4 } }, { lambd = 0.4, bias = 0.2 } }, { "Sigmoid", { { 2, 3 } } }, { "Softplus", { { 2, 3 } } }, { "Softsign", { { 2, 3 } } },
-  { "Swish", { { 2, 3 } } }, { "Tanh", { { 2, 3 } } }, { "ThresholdedRelu", { { 2, 4 } }, { alpha = 0.35 } },
+  { "SwiGLU", { { 2, 3 }, { 2, 3 } }, { alpha = 0.7 } }, { "Swish", { { 2, 3 } } }, { "Tanh", { { 2, 3 } } }, { "ThresholdedRelu", { { 2, 4 } }, { alpha = 0.35 } },
   { "Softmax", { { 2, 4 } } }, { "Softmax", { { 2, 4, 3 } }, { axis = 1 } }, { "LogSoftmax", { { 2, 4 } } }, { "LogSoftmax", { { 2, 4, 2 } }, { axis = 0 } },
   { "Dropout", { { 4, 5 }, core.full({}, 0.4, "float32"), core.tensor(true) }, nil, 2 },
   -- shape and data movement
@@ -116,6 +116,9 @@ local cases = {
   { "Attention", { { 2, 2, 3, 4 }, { 2, 2, 5, 4 }, { 2, 2, 5, 3 } } }, { "Attention", { { 1, 4, 3, 2 }, { 1, 2, 3, 2 }, { 1, 2, 3, 2 } }, { is_causal = 1, scale = 0.7 } },
   { "Attention", { { 2, 3, 4 }, { 2, 3, 4 }, { 2, 3, 4 }, core.tensor({ { true, false, true }, { false, false, false }, { true, true, true } }) },
     { q_num_heads = 2, kv_num_heads = 2, softcap = 1.5 } },
+  { "ai.onnx.preview.FlexAttention", { { 1, 4, 3, 2 }, { 1, 2, 5, 2 }, { 1, 2, 5, 3 } }, { scale = 0.7 } },
+  { "CausalConvWithState", { { 2, 3, 5 }, { 3, 1, 4 }, { 3 }, { 2, 3, 3 } }, { activation = "silu" }, 2 },
+  { "CausalConvWithState", { { 2, 3, 2 }, { 3, 1, 4 } }, nil, 2 }, { "CausalConvWithState", { { 2, 3, 4 }, { 3, 1, 1 }, { 3 } } },
   { "RotaryEmbedding", { { 2, 2, 3, 4 }, f64 { { 1, 0.8 }, { 0.6, 0.5 }, { 0.1, 0 } }, f64 { { 0, 0.6 }, { 0.8, 0.5 }, { 0.9, 1 } }, i64 { { 0, 1, 2 }, { 2, 2, 0 } } } },
   { "RotaryEmbedding", { { 1, 2, 12 }, f64 { { { 0.8 }, { 0.1 } } }, f64 { { { 0.6 }, { 0.9 } } } }, { num_heads = 3, rotary_embedding_dim = 2, interleaved = 1 } },
   -- normalisation

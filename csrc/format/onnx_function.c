@@ -37,16 +37,16 @@ ml_status ml__onnx_function_opsets(ml__importer *im, const ml__function *functio
   ml_pb_reader reader = function->body;
   ml_pb_field f;
   ml_status status;
-  im->has_onnx = im->has_ml = false;
-  int64_t onnx = im->onnx_version, ml = im->ml_version;
+  int64_t outside[ML__OPSET_DOMAINS];
+  memcpy(outside, im->versions, sizeof outside);
+  memset(im->versions, 0, sizeof im->versions);
   while (ml_pb_next(&reader, &f, &status, err)) {
     if (f.number != ML__FUNCTION_OPSET) continue;
     ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "FunctionProto.opset_import", err));
     ML_TRY(ml__onnx_read_opset(im, ml_pb_reader_sub(&reader, &f), err));
   }
-  if (!im->has_onnx) im->onnx_version = onnx; /* what it does not say is as in the model */
-  if (!im->has_ml) im->ml_version = ml;
-  im->has_onnx = im->has_ml = true;
+  for (int32_t i = 0; i < ML__OPSET_DOMAINS; i++)
+    if (im->versions[i] == 0) im->versions[i] = outside[i]; /* what it does not say is as in the model */
   return status;
 }
 

@@ -32,8 +32,7 @@ typedef struct ml__importer {
   size_t depth;               /* subgraphs and calls around it */
   ml_graph *graph;
   ml_arena *arena;            /* of the current nodes */
-  int64_t ir_version, onnx_version, ml_version;
-  bool has_onnx, has_ml;
+  int64_t ir_version, versions[ML__OPSET_DOMAINS]; /* imported version of each domain known here; 0: not imported */
   ml_pb_reader model, body;   /* whole model; the graph or function */
   ml__upgrade upgrade;
   ml_value **captured;        /* of a subgraph: values of outer->graph, in order of its captures */

@@ -96,8 +96,6 @@ enum {
   ML__TENSOR_LOCATION = 14
 };
 
-#define ML__NEWEST_ONNX 28   /* newest version of ai.onnx whose operators we know */
-#define ML__NEWEST_ONNX_ML 5 /* … of ai.onnx.ml */
 
 typedef struct ml__onnx_file { /* an external data file, opened once per model */
   const char *location;

@@ -36,38 +36,31 @@ ml_status ml__onnx_message(const ml_pb_reader *parent, const ml_pb_field *f, boo
   return ML_OK;
 }
 
-static bool same(const ml_pb_field *f, const char *name) {
-  size_t n = strlen(name);
-  return f->size == n && (n == 0 || memcmp(f->bytes, name, n) == 0);
-}
-
 /* ---------------------------------------------------------------- model ---- */
 ml_status ml__onnx_read_opset(ml__importer *im, ml_pb_reader reader, ml_error *err) {
-  ml_pb_field f, domain = {0};
+  ml_pb_field f;
   ml_status status;
   int64_t version = 0;
+  const char *name = "";
   while (ml_pb_next(&reader, &f, &status, err)) {
     if (f.number == ML__OPSET_DOMAIN) {
-      ML_TRY(ml_pb_expect(&f, ML_PB_BYTES, "OperatorSetIdProto.domain", err));
-      domain = f;
+      ML_TRY(ml__onnx_text(&f, im->source->scratch, "OperatorSetIdProto.domain", &name, err));
     } else if (f.number == ML__OPSET_VERSION) {
       ML_TRY(ml_pb_expect(&f, ML_PB_VARINT, "OperatorSetIdProto.version", err));
       version = (int64_t)f.integer;
     }
   }
   if (status != ML_OK) return status;
-  bool onnx = same(&domain, "") || same(&domain, "ai.onnx"), ml = same(&domain, "ai.onnx.ml");
-  if (!onnx && !ml) return ML_OK; /* matters only if a node uses it, and then the operator is unknown */
-  const char *name = onnx ? "ai.onnx" : "ai.onnx.ml";
-  int64_t newest = onnx ? ML__NEWEST_ONNX : ML__NEWEST_ONNX_ML;
-  if (onnx ? im->has_onnx && im->onnx_version != version : im->has_ml && im->ml_version != version) /* some converters repeat a line */
+  int32_t at = ml__opset_domain(name), newest = ml__opset_newest(at);
+  if (at < 0) return ML_OK; /* matters only if a node uses it, and then the operator is unknown */
+  if (!*name) name = "ai.onnx";
+  if (im->versions[at] > 0 && im->versions[at] != version) /* some converters repeat a line */
     return ml_fail(err, ML_INVALID_ARGUMENT, "operator set %s is imported twice", name);
   if (version < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "operator set %s has version %lld", name, (long long)version);
   if (version > newest)
-    return ml_fail(err, ML_UNIMPLEMENTED, "operator set %s version %lld is newer than %lld, the newest one known here", name,
-                   (long long)version, (long long)newest);
-  if (onnx) im->has_onnx = true, im->onnx_version = version;
-  else im->has_ml = true, im->ml_version = version;
+    return ml_fail(err, ML_UNIMPLEMENTED, "operator set %s version %lld is newer than %d, the newest one known here", name,
+                   (long long)version, (int)newest);
+  im->versions[at] = version;
   return ML_OK;
 }
 
@@ -144,7 +137,7 @@ static ml_status read_model(ml__importer *im, ml_error *err) {
   if (status != ML_OK) return status;
   if (im->ir_version < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "no ir_version: not an ONNX model");
   if (!has_graph) return ml_fail(err, ML_INVALID_ARGUMENT, "the model has no graph");
-  if (!im->has_onnx && im->ir_version < 3) im->has_onnx = true, im->onnx_version = 1; /* before versions were imported */
+  if (im->versions[0] == 0 && im->ir_version < 3) im->versions[0] = 1; /* before versions were imported */
   return ML_OK;
 }
 
@@ -362,8 +355,8 @@ static const ml_op_def *find_op(const node_fields *node) {
 
 /* Version of the node's operator set; 0: not imported. */
 static int64_t version_of(const ml__importer *im, const char *domain) {
-  if (!*domain) return im->onnx_version;
-  return strcmp(domain, "ai.onnx.ml") == 0 ? im->ml_version : 0;
+  int32_t at = ml__opset_domain(domain);
+  return at < 0 ? 0 : im->versions[at];
 }
 
 /* All operators that we lack in one message: whoever converts a model wants to know the whole distance. */
@@ -442,7 +435,7 @@ static ml_status look_at_nodes(ml__importer *im, ml_pb_reader reader, uint32_t f
     ML_TRY(scan_node(im, node_reader, &node, err));
     ml__function *function = ml__onnx_find_function(im, node.domain, node.op, node.overload);
     if (function) ML_TRY(look_at_function(im, function, s, err));
-    else if (!find_op(&node)) ML_TRY(note_missing(im, &node, index - 1, s, err));
+    else if (!find_op(&node) && !ml__onnx_is_gradient(node.domain, node.op)) ML_TRY(note_missing(im, &node, index - 1, s, err));
     ML_TRY(look_at_subgraphs(im, node_reader, s, err)); /* after this the node's texts may be gone */
   }
   im->depth--;
@@ -552,13 +545,16 @@ static ml_status read_node(ml__importer *im, ml_pb_reader reader, size_t index, 
   ml__owned owned = {0};
   ml_status status = read_edges(im, reader, &node, err);
   if (status == ML_OK) status = ml__onnx_read_attrs(im, reader, &node, &owned, err);
-  if (status == ML_OK && !function) {
+  if (status == ML_OK && !op && !function)
+    status = ml__onnx_gradient(&im->upgrade, &node, im->source->limits.max_nodes, err);
+  if (status == ML_OK && op) {
     status = ml__opset_upgrade(&im->upgrade, &node, err);
     owned.n_graphs = 0; /* an upgrade may have put a graph around a graph */
     for (size_t i = 0; i < node.n_attrs; i++) if (node.attrs[i].type == ML_ATTR_GRAPH) owned.graphs[owned.n_graphs++] = node.attrs[i].as.graph;
   }
   if (status != ML_OK) status = ml_fail_in(err, status, "%s", place);
-  else status = function ? ml__onnx_call(im, function, &node, place, err) : make_node(im, op, &node, err);
+  else if (function) status = ml__onnx_call(im, function, &node, place, err);
+  else if (op) status = make_node(im, op, &node, err);
   if (status == ML_OK) owned.n_graphs = 0; /* the node's now */
   ml__onnx_release_owned(&owned);
   return status;
@@ -692,8 +688,8 @@ ml_status ml__onnx_read_subgraph(ml__importer *im, ml_pb_reader reader, ml__onnx
 static ml_status import(ml__importer *im, ml_error *err) {
   ML_TRY(recycle(im, err));
   ML_TRY(read_model(im, err));
-  im->graph->onnx_opset = im->has_onnx ? im->onnx_version : 0;
-  im->graph->onnx_ml_opset = im->has_ml ? im->ml_version : 0;
+  im->graph->onnx_opset = im->versions[0];
+  im->graph->onnx_ml_opset = im->versions[1];
   ML_TRY(refuse_unsupported(im, err));
   ML_TRY(read_graph(im, err));
   ml_status status = freeze(im, err);

@@ -20,7 +20,7 @@ typedef struct exporter {
   ml_arena *scratch;
   ml_pb_writer *out;
   uint32_t *uses;          /* by value id, as written */
-  int32_t onnx, ml;        /* versions; ml 0: not needed */
+  int32_t versions[ML__OPSET_DOMAINS]; /* by domain; 0: not needed */
   struct extra { const char *name; ml_tensor *tensor; } *extras; /* constants that a downgrade added */
   size_t n_extras, cap_extras;
 } exporter;
@@ -40,8 +40,11 @@ static ml_status choose_versions(exporter *ex, const ml_graph *g, ml_error *err)
     const ml_attrs *attrs = &g->nodes[i]->attrs;
     ML_TRY(refuse(g->nodes[i], err));
     for (size_t k = 0; k < attrs->count; k++) if (attrs->items[k].type == ML_ATTR_GRAPH) ML_TRY(choose_versions(ex, attrs->items[k].as.graph, err));
-    if (strcmp(g->nodes[i]->op->domain, "ai.onnx.ml") == 0) ex->ml = ml__opset_needed(g->nodes[i], ex->ml ? ex->ml : TARGET_ML);
-    else ex->onnx = ml__opset_needed(g->nodes[i], ex->onnx);
+    const char *domain = g->nodes[i]->op->domain;
+    int32_t at = ml__opset_domain(domain), least = strcmp(domain, "ai.onnx.ml") == 0 ? TARGET_ML : 1;
+    if (at < 0)
+      return ml_fail(err, ML_UNIMPLEMENTED, "%s '%s': domain %s cannot be written", g->nodes[i]->op->name, g->nodes[i]->name, domain);
+    ex->versions[at] = ml__opset_needed(g->nodes[i], ex->versions[at] ? ex->versions[at] : least);
   }
   return ML_OK;
 }
@@ -155,8 +158,7 @@ static ml_status put_node(exporter *ex, const ml_node *node, ml_error *err) {
   if (status == ML_OK) {
     if (draft.n_attrs > 0) memcpy(draft.attrs, node->attrs.items, draft.n_attrs * sizeof *draft.attrs);
     if (draft.n_in > 0) memcpy(draft.in, node->in, draft.n_in * sizeof *draft.in);
-    bool ml = strcmp(node->op->domain, "ai.onnx.ml") == 0;
-    status = ml__opset_downgrade(&draft, ml ? ex->ml : ex->onnx, scratch, err);
+    status = ml__opset_downgrade(&draft, ex->versions[ml__opset_domain(node->op->domain)], scratch, err);
     if (status == ML_OK) status = put_draft(ex, &draft, err);
   }
   ml_tensor_release(draft.extra);
@@ -223,8 +225,9 @@ static ml_status name_values(exporter *ex, ml_value *const *captured, ml_error *
 }
 
 static ml_status put_subgraph(exporter *outer, const ml_graph *graph, ml_value *const *captured, ml_error *err) {
-  exporter ex = {.graph = graph, .outer = outer, .out = outer->out, .scratch = outer->scratch, .onnx = outer->onnx, .ml = outer->ml,
+  exporter ex = {.graph = graph, .outer = outer, .out = outer->out, .scratch = outer->scratch,
                  .uses = ml_alloc_zero(graph->n_values + 1, sizeof(uint32_t))};
+  memcpy(ex.versions, outer->versions, sizeof ex.versions);
   ml_status status = ex.uses ? name_values(&ex, captured, err) : ml_fail_memory(err, 1, "an export");
   if (status == ML_OK) status = put_graph(&ex, err);
   for (size_t i = 0; i < ex.n_extras; i++) ml_tensor_release(ex.extras[i].tensor);
@@ -272,7 +275,7 @@ static ml_status put_model(exporter *ex, ml_error *err) {
   const ml_graph *g = ex->graph;
   ml_pb_writer *w = ex->out;
   if (g->n_outputs == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "the graph has no outputs");
-  ex->onnx = TARGET;
+  ex->versions[0] = TARGET;
   ML_TRY(choose_versions(ex, g, err));
   ml_pb_put_varint(w, ML__MODEL_IR_VERSION, IR_VERSION);
   ml_pb_put_string(w, ML__MODEL_PRODUCER_NAME, g->producer_name ? g->producer_name : "mlserve");
@@ -282,8 +285,8 @@ static ml_status put_model(exporter *ex, ml_error *err) {
   size_t mark = ml_pb_open(w, ML__MODEL_GRAPH);
   ML_TRY(put_graph(ex, err));
   ml_pb_close(w, mark);
-  put_opset(w, "", ex->onnx);
-  if (ex->ml) put_opset(w, "ai.onnx.ml", ex->ml);
+  for (int32_t i = 0; i < ML__OPSET_DOMAINS; i++)
+    if (ex->versions[i]) put_opset(w, ml__opset_domain_name(i), ex->versions[i]);
   for (size_t i = 0; i < g->n_properties; i++)
     if (strcmp(g->properties[i].key, FROZEN_KEY) != 0)
       put_property(w, g->properties[i].key, g->properties[i].value, g->properties[i].length);

@@ -272,6 +272,9 @@ static ml_status up_slice(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
 }
 
 static ml_status up_split_sizes(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  const ml_attr to = ml_attr_of_int("to", ML_INT64);
+  if (n->n_in > 1 && n->in[1] && n->in[1]->dtype != ML_INT64) /* version 1 took the sizes in the type of the data */
+    ML_TRY(emit(u, "Cast", &to, 1, &n->in[1], &n->in[1], err));
   return ints_to_input(u, n, "split", 1, false, err);
 }
 
@@ -304,12 +307,26 @@ static ml_status up_tile(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
   return constant_ints(u, repeats, (size_t)n->in[0]->rank, &n->in[1], err);
 }
 
+/* spatial = 0 (before 9): statistics for every element of an image, which is the canonical form of the input as a matrix. */
 static ml_status up_batch_normalization_9(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
-  (void)u;
-  int64_t spatial = 1, ignored;
+  int64_t spatial = 1, ignored, flat = -1;
   ML_TRY(take_int(n, "is_test", 0, &ignored, err));
   ML_TRY(take_int(n, "spatial", 1, &spatial, err));
-  return spatial ? ML_OK : ml_fail(err, ML_UNIMPLEMENTED, "spatial=0 (statistics per element) is not supported");
+  if (spatial || n->n_in < 5 || !n->in[0] || n->n_out < 1 || !*n->out[0]) return ML_OK;
+  for (size_t i = 1; i < n->n_out; i++)
+    if (*n->out[i]) return ml_fail(err, ML_UNIMPLEMENTED, "training with spatial=0 (statistics per element) is not supported");
+  const ml_attr axis = ml_attr_of_int("axis", 1);
+  ml_value *shape, *x = n->in[0], *in[2] = {NULL, NULL};
+  ML_TRY(emit(u, "Shape", NULL, 1, &x, &shape, err));
+  ML_TRY(emit(u, "Flatten", &axis, 1, &x, &n->in[0], err));
+  ML_TRY(constant_ints(u, &flat, 1, &in[1], err));
+  for (size_t i = 1; i < 5; i++) {
+    in[0] = n->in[i];
+    if (in[0]) ML_TRY(emit(u, "Reshape", NULL, 2, in, &n->in[i], err));
+  }
+  n->after[n->n_after++] = (ml__after){.op = "Reshape", .output = 0, .second = shape, .out_name = n->out[0]};
+  n->out[0] = NULL;
+  return ML_OK;
 }
 
 /* Before 14 more than one output meant training; the fourth and fifth (saved statistics) were for the backward pass. */
@@ -643,6 +660,10 @@ static ml_status down_space_to_depth(ml__draft *d, ml_arena *scratch, ml_error *
   return ML_OK;
 }
 
+static bool fits_mod(const ml_node *n) {
+  return ml_attr_int(&n->attrs, "fmod", 0) != 0 || !n->in[0] || !ml_dtype_is_float(n->in[0]->dtype);
+}
+
 static bool fits_grid_sample(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->rank == 4; }
 
 /* Modes had the names of their two-dimensional forms. */
@@ -687,6 +708,7 @@ static const opset_row rows[] = {
   {"", "Cast", 24, NULL, fits_any, down_round_mode},
   {"", "CastLike", 19, NULL, fits_any, down_saturate},
   {"", "CastLike", 24, NULL, fits_any, down_round_mode},
+  {"", "CausalConvWithState", 27, NULL, fits_never, NULL},
   {"", "CenterCropPad", 18, NULL, fits_never, NULL},
   {"", "Clip", 11, up_clip, NULL, NULL},
   {"", "Col2Im", 18, NULL, fits_never, NULL},
@@ -712,10 +734,12 @@ static const opset_row rows[] = {
   {"", "ImageDecoder", 20, NULL, fits_never, NULL},
   {"", "LSTM", 7, up_recurrent, NULL, NULL},
   {"", "Less", 7, up_broadcast, NULL, NULL},
+  {"", "LinearAttention", 27, NULL, fits_never, NULL},
   {"", "LogSoftmax", 13, up_softmax, NULL, NULL},
   {"", "LpPool", 2, up_exponent, NULL, NULL},
   {"", "LpPool", 18, NULL, fits_lp_pool, NULL},
   {"", "Mish", 18, NULL, fits_never, NULL},
+  {"", "Mod", 28, NULL, fits_mod, NULL},
   {"", "Mul", 7, up_broadcast, NULL, NULL},
   {"", "Or", 7, up_broadcast, NULL, NULL},
   {"", "PRelu", 7, up_prelu, NULL, NULL},
@@ -763,6 +787,7 @@ static const opset_row rows[] = {
   {"", "StringConcat", 20, NULL, fits_never, NULL},
   {"", "StringSplit", 20, NULL, fits_never, NULL},
   {"", "Sub", 7, up_broadcast, NULL, NULL},
+  {"", "SwiGLU", 28, NULL, fits_never, NULL},
   {"", "Swish", 24, NULL, fits_never, NULL},
   {"", "TensorScatter", 24, NULL, fits_never, NULL},
   {"", "Tile", 6, up_tile, NULL, NULL},
@@ -784,12 +809,13 @@ static const struct { const char *op; int32_t version;
 } introduced[] = {
     {"Acos", 7}, {"Acosh", 9}, {"AffineGrid", 20}, {"Asin", 7}, {"Asinh", 9}, {"Atan", 7}, {"Atanh", 9}, {"Attention", 23},
     {"Bernoulli", 15}, {"BitCast", 26}, {"BitShift", 11}, {"BitwiseAnd", 18}, {"BitwiseNot", 18}, {"BitwiseOr", 18},
-    {"BitwiseXor", 18}, {"BlackmanWindow", 17}, {"CastLike", 15}, {"Celu", 12}, {"CenterCropPad", 18}, {"Col2Im", 18},
+    {"BitwiseXor", 18}, {"BlackmanWindow", 17}, {"CastLike", 15}, {"CausalConvWithState", 27}, {"Celu", 12}, {"CenterCropPad", 18}, {"Col2Im", 18},
     {"Compress", 9}, {"ConcatFromSequence", 11}, {"ConstantOfShape", 9}, {"ConvInteger", 10}, {"Cos", 7}, {"Cosh", 9},
     {"CumProd", 26}, {"CumSum", 11}, {"DFT", 17}, {"DeformConv", 19}, {"DequantizeLinear", 10}, {"Det", 11},
     {"DynamicQuantizeLinear", 11}, {"Einsum", 12}, {"Erf", 9}, {"Expand", 8}, {"EyeLike", 9}, {"GatherElements", 11},
     {"GatherND", 11}, {"Gelu", 20}, {"GreaterOrEqual", 12}, {"GridSample", 16}, {"GroupNormalization", 18}, {"HammingWindow", 17},
     {"HannWindow", 17}, {"HardSwish", 14}, {"ImageDecoder", 20}, {"IsInf", 10}, {"IsNaN", 9}, {"LayerNormalization", 17}, {"LessOrEqual", 12},
+    {"LinearAttention", 27},
     {"MatMulInteger", 10}, {"MaxUnpool", 9}, {"MeanVarianceNormalization", 9}, {"MelWeightMatrix", 17}, {"Mish", 18}, {"Mod", 10},
     {"Multinomial", 7}, {"NegativeLogLikelihoodLoss", 12}, {"NonMaxSuppression", 10}, {"NonZero", 9}, {"OneHot", 9},
     {"Optional", 15}, {"OptionalGetElement", 15}, {"OptionalHasElement", 15}, {"QLinearConv", 10}, {"QLinearMatMul", 10},
@@ -798,9 +824,24 @@ static const struct { const char *op; int32_t version;
     {"ScatterElements", 11}, {"ScatterND", 11}, {"SequenceAt", 11}, {"SequenceConstruct", 11}, {"SequenceEmpty", 11},
     {"SequenceErase", 11}, {"SequenceInsert", 11}, {"SequenceLength", 11}, {"SequenceMap", 17}, {"Shrink", 9}, {"Sign", 9},
     {"Sin", 7}, {"Sinh", 9}, {"SoftmaxCrossEntropyLoss", 12}, {"SplitToSequence", 11}, {"StringConcat", 20},
-    {"StringNormalizer", 10}, {"StringSplit", 20}, {"Swish", 24}, {"Tan", 7}, {"TensorScatter", 24}, {"TfIdfVectorizer", 9},
+    {"StringNormalizer", 10}, {"StringSplit", 20}, {"SwiGLU", 28}, {"Swish", 24}, {"Tan", 7}, {"TensorScatter", 24}, {"TfIdfVectorizer", 9},
     {"Trilu", 14}, {"Unique", 11}, {"Where", 9},
 };
+
+/* The newest versions are those of onnx 1.23. */
+static const struct { const char *domain; int32_t newest;
+} domains[ML__OPSET_DOMAINS] = {{"", 28}, {"ai.onnx.ml", 5}, {"ai.onnx.preview", 1}, {"ai.onnx.preview.training", 1}};
+
+int32_t ml__opset_domain(const char *domain) {
+  if (strcmp(domain, "ai.onnx") == 0) return 0;
+  for (int32_t i = 0; i < ML__OPSET_DOMAINS; i++)
+    if (strcmp(domains[i].domain, domain) == 0) return i;
+  return -1;
+}
+
+const char *ml__opset_domain_name(int32_t domain) { return domains[domain].domain; }
+
+int32_t ml__opset_newest(int32_t domain) { return domain < 0 ? 0 : domains[domain].newest; }
 
 const char *ml__opset_current_name(const char *domain, const char *op) {
   if (*domain) return op;

@@ -6,6 +6,14 @@
 #define ML_FORMAT_OPSET_H
 #include "graph/graph.h"
 
+/* ---- domains ---- */
+enum { ML__OPSET_DOMAINS = 4 };
+/* Number of the domain, ai.onnx ("" too) being 0; -1 when no operator here is of it. */
+int32_t ml__opset_domain(const char *domain);
+const char *ml__opset_domain_name(int32_t domain);
+/* Newest version whose operators we know; 0 for -1. */
+int32_t ml__opset_newest(int32_t domain);
+
 /* ---- reading ---- */
 enum { ML__OPSET_ROOM = 8, ML__OPSET_AFTER = 2 }; /* inputs and attributes an upgrade may add; nodes it may put behind */
 
@@ -29,6 +37,7 @@ typedef struct ml__onnx_node {
 typedef struct ml__upgrade {
   ml_graph *graph;
   ml_arena *scratch;
+  size_t differentiated; /* nodes, by Gradients so far */
   ml_value **made; size_t n_made, cap_made; /* values that the file does not know, whose names must give way */
 } ml__upgrade;
 
@@ -40,6 +49,10 @@ ml_status ml__opset_up_scan(ml__upgrade *upgrade, ml__onnx_node *node, ml_error 
 const char *ml__opset_current_name(const char *domain, const char *op);
 /* First version of ai.onnx that has the operator (1 when it has always been there). */
 int32_t ml__opset_introduced(const char *domain, const char *op);
+/* Gradient of ai.onnx.preview.training (onnx_gradient.c): is a node one; the nodes that compute what it asks for, in its place (the
+ * limit keeps Gradients of Gradients from growing without end). */
+bool ml__onnx_is_gradient(const char *domain, const char *op);
+ml_status ml__onnx_gradient(ml__upgrade *upgrade, const ml__onnx_node *node, size_t max_nodes, ml_error *err);
 /* Notes a value made by the import. */
 ml_status ml__opset_made(ml__upgrade *upgrade, ml_value *value, ml_error *err);
 /* Inputs that are floats but not parameters (running statistics, bounds, ratios): never trained. */

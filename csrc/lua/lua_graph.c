@@ -1,6 +1,5 @@
 /* mlserve.graph: building, inspecting and editing graphs. A value is named in Lua by its 1-based id or by its name. */
 #include <string.h>
-#include "format/onnx_proto.h"
 #include "format/opset.h"
 #include "lua/lua_core.h"
 #include "train/autodiff.h"
@@ -536,7 +535,8 @@ static int operators(lua_State *L)
     lua_setfield(L, -2, "since");
     ml__lua_push_int(L, ml__opset_introduced(op->domain, op->name));
     lua_setfield(L, -2, "introduced");
-    ml__lua_push_int(L, !*op->domain ? ML__NEWEST_ONNX : strcmp(op->domain, "ai.onnx.ml") == 0 ? ML__NEWEST_ONNX_ML : op->since);
+    const int32_t newest = ml__opset_newest(ml__opset_domain(op->domain));
+    ml__lua_push_int(L, newest ? newest : op->since);
     lua_setfield(L, -2, "newest");
     lua_newtable(L);
     for (int k = 0; k < 4 && op->types[k]; k++) {

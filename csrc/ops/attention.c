@@ -10,8 +10,10 @@
  * Query i stands at position i + offset, offset being P, nonpad_kv_seqlen - Sq, or 0. is_causal hides keys behind that
  * position, the window attributes those too far from it. A query that sees no key at all gives zeros.
  * Computed in float32 (float64 for float64) whatever softmax_precision says, in blocks of queries, so that the scores are
- * never whole. Gradient: from the probabilities P, computed again: dV = P' dY, dP = dY V', dS = P (dP - sum P dP), through the
- * soft cap 1 - (s / cap)^2, dQ = scale dS K, dK = scale dS' Q. Reference: ONNX Attention-25. */
+ * never whole. In bfloat16 every step is rounded, as the operator's definition by others has it (within the softmax too
+ * unless softmax_precision asks for more): with 8 bits that decides the last digit.
+ * Gradient: from the probabilities P, computed again: dV = P' dY, dP = dY V', dS = P (dP - sum P dP), through the soft cap
+ * 1 - (s / cap)^2, dQ = scale dS K, dK = scale dS' Q. Reference: ONNX Attention-25. */
 #include <math.h>
 #include <string.h>
 #include "base/thread.h"
@@ -35,7 +37,7 @@ static const ml_attr_def attrs[] = {
   { "right_window_size", ML_ATTR_INT, false, "-1 (default): no limit; else keys behind its position a query sees" },
   { "scale", ML_ATTR_FLOAT, false, "1 / sqrt(D) by default" },
   { "softcap", ML_ATTR_FLOAT, false, "0 (default): none; else scores become cap tanh(score / cap)" },
-  { "softmax_precision", ML_ATTR_INT, false, "ignored: float32, or float64 for float64" },
+  { "softmax_precision", ML_ATTR_INT, false, "only for bfloat16: by default its own; else float32, or float64 for float64" },
   { 0 },
 };
 
@@ -192,6 +194,8 @@ typedef struct job {
   double scale;
   float cap;
   bool causal;
+  bool coarse, coarse_softmax; /* bfloat16: round after each step (and within the softmax) */
+  float root;                  /* then: of the scale, for Q and K */
   int64_t left, right;
   int64_t mode;
   int64_t mask_stride[3]; /* of batch, head, query; 0 where it repeats */
@@ -271,30 +275,37 @@ static void visible(const job *j, int64_t position, int64_t keys, int64_t *first
 }
 
 /* Scores of a query to probabilities, in place; keys that are hidden get 0. `shown` (may be NULL): row of output 3. */
-#define SOFTMAX(T, TANH, EXP)                                                                            \
+#define SOFTMAX(T, TANH, EXP, STEP, INNER)                                                               \
   {                                                                                                      \
     T *x = scores, largest = -(T)INFINITY, sum = 0;                                                      \
     bool any = false;                                                                                    \
     if (shown >= 0 && j->mode == 0) show(j, shown, x);                                                   \
     if (j->cap > 0)                                                                                      \
-      for (int64_t k = 0; k < T_; k++) x[k] = (T)j->cap * TANH(x[k] / (T)j->cap);                        \
+      for (int64_t k = 0; k < T_; k++) x[k] = STEP((T)j->cap * STEP(TANH(STEP(x[k] / (T)j->cap))));      \
     if (shown >= 0 && j->mode == 1) show(j, shown, x);                                                   \
     for (int64_t k = 0; k < T_; k++) {                                                                   \
       double bias = k >= first && k < last ? 0 : -INFINITY;                                              \
       if (mask != NULL && bias == 0) bias = k < mask_length ? mask_at(mask, mask_row + (size_t)k) : -INFINITY; \
       if (bias > -INFINITY || bias != bias) any = true;                                                  \
-      x[k] = bias == -INFINITY ? -(T)INFINITY : x[k] + (T)bias;                                          \
+      x[k] = bias == -INFINITY ? -(T)INFINITY : STEP(x[k] + (T)bias);                                    \
       if (x[k] > largest || x[k] != x[k]) largest = x[k];                                                \
     }                                                                                                    \
     if (shown >= 0 && j->mode == 2) show(j, shown, x);                                                   \
     if (!any || largest == -(T)INFINITY) {                                                               \
       for (int64_t k = 0; k < T_; k++) x[k] = 0;                                                         \
     } else {                                                                                             \
-      for (int64_t k = 0; k < T_; k++) sum += x[k] = EXP(x[k] - largest);                                \
-      for (int64_t k = 0; k < T_; k++) x[k] /= sum;                                                      \
+      for (int64_t k = 0; k < T_; k++) {                                                                 \
+        x[k] = INNER(EXP(INNER(x[k] - largest)));                                                        \
+        sum = INNER(sum + x[k]);                                                                         \
+      }                                                                                                  \
+      for (int64_t k = 0; k < T_; k++) x[k] = STEP(x[k] / sum);                                          \
     }                                                                                                    \
     if (shown >= 0 && j->mode == 3) show(j, shown, x);                                                   \
   }
+#define EXACT(x) (x)
+#define INSIDE(x) (j->coarse_softmax ? coarse(x) : (x))
+
+static float coarse(float x) { return ml_bfloat_to_float(ml_float_to_bfloat(x)); }
 
 static void show(const job *j, int64_t row, const void *scores) {
   const ml_view *out = ml__out(j->ctx, 3);
@@ -302,11 +313,25 @@ static void show(const job *j, int64_t row, const void *scores) {
   ml_convert(scores, j->dtype, (char *)out->data + (size_t)row * T * ml_dtype_size(out->dtype), out->dtype, T);
 }
 
+/* cold: short code is worth more than speed here */
+__attribute__((cold)) static void softmax_row_coarse(const job *j, void *scores, int64_t first, int64_t last, size_t mask_row,
+                                                     int64_t shown) {
+  const ml_view *mask = ml__in(j->ctx, 3);
+  const int64_t T_ = j->s.T, mask_length = mask != NULL ? mask->dims[mask->rank - 1] : 0;
+  SOFTMAX(float, tanhf, expf, coarse, INSIDE)
+}
+
 static void softmax_row(const job *j, void *scores, int64_t first, int64_t last, size_t mask_row, int64_t shown) {
   const ml_view *mask = ml__in(j->ctx, 3);
   const int64_t T_ = j->s.T, mask_length = mask != NULL ? mask->dims[mask->rank - 1] : 0;
-  if (j->dtype == ML_FLOAT64) SOFTMAX(double, tanh, exp)
-  else SOFTMAX(float, tanhf, expf)
+  if (j->dtype == ML_FLOAT64) SOFTMAX(double, tanh, exp, EXACT, EXACT)
+  else SOFTMAX(float, tanhf, expf, EXACT, EXACT)
+}
+
+/* x = coarse(factor x) */
+static void coarsen(char *memory, size_t n, float factor) {
+  float *x = (float *)(void *)memory;
+  for (size_t i = 0; i < n; i++) x[i] = coarse(factor * x[i]);
 }
 
 static void one_head(const job *j, int64_t batch, int64_t head, char *memory) {
@@ -320,21 +345,24 @@ static void one_head(const job *j, int64_t batch, int64_t head, char *memory) {
                 offset = nonpad != NULL ? limit - s->Sq : s->P;
   const rows k = all_rows(j, 1, batch, key_head, s->D, keys), v = all_rows(j, 2, batch, key_head, s->Dv, values),
              all_q = rows_of(q, batch, head, s->Hq, s->Sq, s->D);
+  if (j->coarse) coarsen(keys, (size_t)(s->T * s->D), j->root); /* bfloat16 was gathered into it */
   for (int64_t begin = 0; begin < s->Sq; begin += BLOCK) {
     const int64_t n = s->Sq - begin < BLOCK ? s->Sq - begin : BLOCK;
     rows from = { all_q.data + (size_t)begin * all_q.ld * ml_dtype_size(q->dtype), all_q.ld };
     if (q->dtype != j->dtype) {
       gather(from, q->dtype, queries, j->dtype, (size_t)n, (size_t)s->D);
       from = (rows){ queries, (size_t)s->D };
+      if (j->coarse) coarsen(queries, (size_t)(n * s->D), j->root);
     }
     ml__product(j->ctx->run->kernels, j->dtype, false, true, (size_t)n, (size_t)s->T, (size_t)s->D, j->scale, from.data, from.ld,
                 k.data, k.ld, 0, scores, (size_t)s->T);
+    if (j->coarse) coarsen(scores, (size_t)(n * s->T), 1);
     int64_t end = 0; /* keys that any query of the block sees */
     for (int64_t i = 0; i < n; i++) {
       int64_t first, last;
       visible(j, begin + i + offset, limit, &first, &last);
       if (last > end) end = last;
-      softmax_row(j, scores + (size_t)(i * s->T) * j->size, first, last,
+      (j->coarse ? softmax_row_coarse : softmax_row)(j, scores + (size_t)(i * s->T) * j->size, first, last,
                   (size_t)(batch * j->mask_stride[0] + head * j->mask_stride[1] + (begin + i) * j->mask_stride[2]),
                   ml__out(j->ctx, 3) != NULL ? (batch * s->Hq + head) * s->Sq + begin + i : -1);
     }
@@ -385,6 +413,12 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
   j.slices = slices_of(s);
   j.scale = s->D > 0 ? 1 / sqrt((double)s->D) : 1;
   if (ml_attr_find(ctx->attrs, "scale") != NULL) j.scale = (double)ml_attr_float(ctx->attrs, "scale", 1);
+  if (ctx->in[0]->dtype == ML_BFLOAT16 && ctx->op == &ml_op_attention) { /* FlexAttention's softmax is float32 */
+    j.coarse = true;
+    j.coarse_softmax = ml_attr_int(ctx->attrs, "softmax_precision", ML_BFLOAT16) == ML_BFLOAT16;
+    j.root = coarse((float)sqrt(fabs(j.scale)));
+    j.scale = j.scale < 0 ? -1 : 1;
+  }
   for (int64_t b = 0; nonpad != NULL && b < s->B; b++) {
     const int64_t n = ((const int64_t *)nonpad->data)[b];
     if (n < 0 || n > s->T)

@@ -15,7 +15,7 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_celu = {
-  .name = "Celu", .domain = "", .since = 12, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "Celu", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE,
   .attrs = attrs,
   .types = { ML_MASK_F },

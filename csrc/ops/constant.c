@@ -79,6 +79,6 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_constant = {
-  .name = "Constant", .domain = "", .since = 21, .min_in = 0, .max_in = 0, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "Constant", .domain = "", .since = 25, .min_in = 0, .max_in = 0, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = the attribute's value", .infer = infer, .run = run,
 };

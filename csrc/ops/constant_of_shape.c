@@ -38,6 +38,6 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_constant_of_shape = {
-  .name = "ConstantOfShape", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "ConstantOfShape", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
   .types = { ML_BIT(ML_INT64) }, .formula = "y = value everywhere", .infer = infer, .run = run,
 };

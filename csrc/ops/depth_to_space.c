@@ -61,7 +61,7 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_depth_to_space = {
-  .name = "DepthToSpace", .domain = "", .since = 13, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "DepthToSpace", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .attrs = ml__depth_space_attrs,
   .types = { ML_MASK_ANY }, .formula = "y = channels rearranged to pixels", .infer = infer, .run = run, .gradient = gradient,
 };

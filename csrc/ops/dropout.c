@@ -125,7 +125,7 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_dropout = {
-  .name = "Dropout", .domain = "", .since = 13, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2,
+  .name = "Dropout", .domain = "", .since = 22, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2,
   .flags = ML_OP_INPLACE | ML_OP_RANDOM,
   .attrs = attrs,
   .types = { ML_MASK_F, ML_MASK_F | ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16), ML_BIT(ML_BOOL) },

@@ -409,7 +409,7 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_einsum = {
-  .name = "Einsum", .domain = "", .since = 12, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .flags = ML_OP_VARIADIC,
+  .name = "Einsum", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .flags = ML_OP_VARIADIC,
   .attrs = attrs,
   .types = { ML_MASK_N | ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16) },
   .formula = "y = sum over letters not in the output of the product",

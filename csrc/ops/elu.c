@@ -14,7 +14,7 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_elu = {
-  .name = "Elu", .domain = "", .since = 6, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "Elu", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE,
   .attrs = attrs,
   .types = { ML_MASK_F },

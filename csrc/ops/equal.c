@@ -24,7 +24,7 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_equal = {
-  .name = "Equal", .domain = "", .since = 13, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
+  .name = "Equal", .domain = "", .since = 19, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
   .types = { ML_MASK_N | ML_BIT(ML_BOOL) | ML_BIT(ML_STRING) },
   .formula = "z = a == b",
   .infer = ml_op_infer_compare,

@@ -39,6 +39,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_flatten = {
-  .name = "Flatten", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
+  .name = "Flatten", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
   .attrs = attrs, .formula = "y = x as a matrix, split before axis", .infer = infer, .run = ml__run_copy, .gradient = gradient,
 };

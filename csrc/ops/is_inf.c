@@ -28,7 +28,7 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_is_inf = {
-  .name = "IsInf", .domain = "", .since = 10, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "IsInf", .domain = "", .since = 20, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .attrs = attrs,
   .types = { ML_MASK_F },
   .formula = "y = isinf(x)",

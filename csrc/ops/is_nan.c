@@ -10,7 +10,7 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
 ML_UNARY_CASES(-1, ML_CASES1_FLOAT(uint8_t, x != x))
 
 const ml_op_def ml_op_is_nan = {
-  .name = "IsNaN", .domain = "", .since = 13, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "IsNaN", .domain = "", .since = 20, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .types = { ML_MASK_F },
   .formula = "y = isnan(x)",
   .infer = infer,

@@ -1,20 +1,15 @@
-/* Mod: z = remainder of a / b with NumPy broadcasting. fmod = 0 (integers only): sign of the divisor, as Python's %;
- * fmod = 1: sign of the dividend, as C's fmod. Integers: x mod 0 = 0, no input traps.
- * Gradient: da = dz, db = -dz (a - z) / b, summed over repeated dimensions. Reference: ONNX Mod-13. */
+/* Mod: z = remainder of a / b with NumPy broadcasting. fmod = 0: sign of the divisor, as Python's % (a result of
+ * zero too: -0 for a negative divisor); fmod = 1: sign of the dividend, as C's fmod. Integers: x mod 0 = 0, no input traps;
+ * floats: x mod 0 = NaN.
+ * Gradient: da = dz, db = -dz (a - z) / b, summed over repeated dimensions. Reference: ONNX Mod-28. */
 #include "ops/elementwise.h"
-
-static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
-  ML_TRY(ml_op_infer_broadcast(ctx, err));
-  if (ml_attr_int(ctx->attrs, "fmod", 0) == 0 && ml_dtype_is_float(ctx->in[0]->dtype))
-    return ml_fail(err, ML_INVALID_ARGUMENT, "attribute fmod must be 1 for dtype %s", ml_dtype_name(ctx->in[0]->dtype));
-  return ML_OK;
-}
 
 ML_BINARY_ROWS(rows_c, ML_CASES2_FLOAT(T, fmod(a, b)) ML_CASES2_SIGNED(T, b == 0 || b == -1 ? 0 : a % b)
                ML_CASES2_UNSIGNED(T, b == 0 ? 0 : a % b))
 /* r + b where remainder and divisor differ in sign; |r| < |b|, so the sum cannot overflow */
 #define PYTHON(r, b) ((r) != 0 && ((r) < 0) != ((b) < 0) ? (r) + (b) : (r))
-ML_BINARY_ROWS(rows_python, ML_CASES2_SIGNED(T, b == 0 || b == -1 ? 0 : PYTHON(a % b, b))
+#define PYTHON_FLOAT(r, b) ((r) == 0 ? copysign((T)0, b) : PYTHON(r, b))
+ML_BINARY_ROWS(rows_python, ML_CASES2_FLOAT(T, PYTHON_FLOAT(fmod(a, b), b)) ML_CASES2_SIGNED(T, b == 0 || b == -1 ? 0 : PYTHON(a % b, b))
                ML_CASES2_UNSIGNED(T, b == 0 ? 0 : a % b))
 
 static ml_status run(ml_op_ctx *ctx, ml_error *err) {
@@ -37,12 +32,12 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_mod = {
-  .name = "Mod", .domain = "", .since = 13, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
+  .name = "Mod", .domain = "", .since = 28, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE | ML_OP_INPLACE1,
   .attrs = attrs,
   .types = { ML_MASK_N },
   .formula = "z = a mod b",
-  .infer = infer,
+  .infer = ml_op_infer_broadcast,
   .run = run,
   .gradient = gradient,
 };

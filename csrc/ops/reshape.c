@@ -83,7 +83,7 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_reshape = {
-  .name = "Reshape", .domain = "", .since = 21, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
+  .name = "Reshape", .domain = "", .since = 25, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
   .attrs = attrs, .types = { ML_MASK_ANY, ML_BIT(ML_INT64) }, .formula = "y = x in the shape of the second input", .infer = infer,
   .run = ml__run_copy, .gradient = gradient,
 };

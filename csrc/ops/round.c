@@ -5,7 +5,7 @@
 ML_UNARY_FLOAT(rint(x), 0, 0)
 
 const ml_op_def ml_op_round = {
-  .name = "Round", .domain = "", .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "Round", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE,
   .types = { ML_MASK_F },
   .formula = "y = round half to even(x)",

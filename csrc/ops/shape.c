@@ -40,6 +40,6 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_shape = {
-  .name = "Shape", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "Shape", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = dimensions of x", .infer = infer, .run = run,
 };

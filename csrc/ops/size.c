@@ -14,6 +14,6 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
 }
 
 const ml_op_def ml_op_size = {
-  .name = "Size", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "Size", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .formula = "y = number of elements of x", .infer = infer, .run = run,
 };

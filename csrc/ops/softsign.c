@@ -8,7 +8,7 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_softsign = {
-  .name = "Softsign", .domain = "", .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "Softsign", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE,
   .types = { ML_MASK_F },
   .formula = "y = x / (1 + |x|)",

@@ -37,7 +37,7 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_squeeze = {
-  .name = "Squeeze", .domain = "", .since = 21, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
+  .name = "Squeeze", .domain = "", .since = 25, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .flags = ML_OP_VIEW,
   .types = { ML_MASK_ANY, ML_BIT(ML_INT64) }, .formula = "y = x without dimensions of extent 1", .infer = infer,
   .run = ml__run_copy, .gradient = gradient,
 };

@@ -14,7 +14,7 @@ static const ml_attr_def attrs[] = {
 };
 
 const ml_op_def ml_op_thresholded_relu = {
-  .name = "ThresholdedRelu", .domain = "", .since = 10, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+  .name = "ThresholdedRelu", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
   .flags = ML_OP_INPLACE,
   .attrs = attrs,
   .types = { ML_MASK_F },

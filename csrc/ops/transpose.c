@@ -65,6 +65,6 @@ static void gradient(ml_grad *g) {
 }
 
 const ml_op_def ml_op_transpose = {
-  .name = "Transpose", .domain = "", .since = 21, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
+  .name = "Transpose", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = attrs,
   .formula = "y = x with permuted dimensions", .infer = infer, .run = run, .gradient = gradient,
 };
