@@ -649,10 +649,20 @@ static bool fits_grid_sample(const ml_node *n) { return n->n_in > 0 && n->in[0] 
 static ml_status down_grid_sample(ml__draft *d, ml_arena *scratch, ml_error *err) {
   (void)scratch, (void)err;
   const ml_attrs all = d->node->attrs;
-  bool linear = ml_attr_is(&all, "mode", "linear", "linear"), cubic = ml_attr_is(&all, "mode", "linear", "cubic");
-  if (!linear && !cubic) return ML_OK;
+  bool linear = ml_attr_is(&all, "mode", "", "linear"), cubic = ml_attr_is(&all, "mode", "", "cubic");
+  if (!linear && !cubic) return ML_OK; /* nearest, or none: the default had another name too */
   take(d->attrs, &d->n_attrs, "mode");
   d->attrs[d->n_attrs++] = ml_attr_of_str("mode", linear ? "bilinear" : "bicubic");
+  return ML_OK;
+}
+
+static ml_status up_grid_sample(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  const ml_attrs all = {n->attrs, n->n_attrs};
+  bool linear = ml_attr_is(&all, "mode", "", "bilinear"), cubic = ml_attr_is(&all, "mode", "", "bicubic");
+  if (!linear && !cubic) return ML_OK;
+  take(n->attrs, &n->n_attrs, "mode");
+  push(n, ml_attr_of_str("mode", linear ? "linear" : "cubic"));
   return ML_OK;
 }
 
@@ -706,7 +716,7 @@ static const opset_row rows[] = {
   {"", "Gemm", 7, up_gemm, NULL, NULL},
   {"", "GlobalLpPool", 2, up_exponent, NULL, NULL},
   {"", "Greater", 7, up_broadcast, NULL, NULL},
-  {"", "GridSample", 20, NULL, fits_grid_sample, down_grid_sample},
+  {"", "GridSample", 20, up_grid_sample, fits_grid_sample, down_grid_sample},
   {"", "GroupNormalization", 21, NULL, fits_never, NULL},
   {"", "Hardmax", 13, up_softmax, NULL, NULL},
   {"", "ImageDecoder", 20, NULL, fits_never, NULL},
