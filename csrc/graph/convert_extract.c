@@ -26,6 +26,7 @@ static ml_status detach(ml_graph *g, ml_value *v, ml_error *err) {
   ML_TRY(ml_graph_want_output(g, producer, k, err)); /* the node may be needed for its other outputs */
   ml_value *twin = producer->out[k];
   twin->dtype = v->dtype;
+  twin->type = v->type;
   twin->rank = v->rank;
   memcpy(twin->dims, v->dims, sizeof v->dims);
   return ML_OK;

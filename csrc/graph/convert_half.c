@@ -37,6 +37,8 @@ static bool is_full(const ml_node *n) {
       "QLinearConv", "QLinearMatMul", "QuantizeLinear", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range",
       "SplitToSequence", "TfIdfVectorizer", NULL};
   const char *name = n->op->name;
+  for (size_t k = 0; k < n->attrs.count; k++)
+    if (n->attrs.items[k].type == ML_ATTR_GRAPH) return true; /* bodies stay as they are, and so does what they capture */
   if (n->op == &ml_op_scatter_nd || n->op == &ml_op_scatter_elements) /* ONNX Runtime's sums are of float32 only */
     return !ml_attr_is(&n->attrs, "reduction", "none", "none");
   return *n->op->domain || begins(name, "Sequence") || begins(name, "Optional") || one_of(name, names);
@@ -175,9 +177,6 @@ static ml_status halve(halver *h, ml_error *err) {
   for (size_t i = 0; i < h->n_values; i++) h->converted[i] = g->values[i]->dtype == ML_FLOAT32;
   for (size_t i = 0; i < g->n_nodes; i++) {
     const ml_node *n = g->nodes[i];
-    for (size_t k = 0; k < n->attrs.count; k++)
-      if (n->attrs.items[k].type == ML_ATTR_GRAPH || n->attrs.items[k].type == ML_ATTR_GRAPHS)
-        return ml_fail(err, ML_UNIMPLEMENTED, "%s '%s': a graph with subgraphs cannot become float16", n->op->name, n->name);
     for (int32_t k = 0; k < n->n_in; k++)
       if (n->in[k] && input_is_full(n, k)) h->full_used[n->in[k]->id] = true;
   }
