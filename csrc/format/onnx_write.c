@@ -207,7 +207,9 @@ static ml_status put_value_info(const exporter *ex, uint32_t number, const ml_va
   size_t info = ml_pb_open(w, number);
   put_name(w, ML__VALUE_NAME, name_of(ex, v));
   size_t type = ml_pb_open(w, ML__VALUE_TYPE);
-  ml__onnx_put_type(w, v);
+  ml_value typed = *v;
+  if (ex->outer && number == ML__GRAPH_OUTPUT && !v->type) typed.rank = ML_UNKNOWN; /* a branch that is not taken need not fit: no shape is promised */
+  ml__onnx_put_type(w, &typed);
   ml_pb_close(w, type);
   ml_pb_close(w, info);
   return ML_OK;

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/container.h"
+
 /* ---------------------------------------------------------------- helpers ---- */
 static const ml_attr *find(const ml_attr *attrs, size_t n, const char *name) {
   for (size_t i = 0; i < n; i++) if (strcmp(attrs[i].name, name) == 0) return &attrs[i];
@@ -686,6 +688,9 @@ static ml_status down_space_to_depth(ml__draft *d, ml_arena *scratch, ml_error *
 
 static bool fits_grid_sample(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->rank == 4; }
 
+/* Version 18 takes any value, or none. */
+static bool fits_optional(const ml_node *n) { return n->n_in > 0 && n->in[0] && ml_type_kind(n->in[0]->type) == ML_KIND_OPTIONAL; }
+
 /* ---- forms of before 17, for runtimes that know no newer one ---- */
 /* Before 13 what is normalised was everything from the axis on. */
 static bool fits_softmax(const ml_node *n) {
@@ -863,6 +868,8 @@ static const opset_row rows[] = {
   {"", "MaxPool", 22, NULL, fits_pool, down_pool},
   {"", "Mish", 18, NULL, fits_never, NULL},
   {"", "Mul", 7, up_broadcast, NULL, NULL},
+  {"", "OptionalGetElement", 18, NULL, fits_optional, NULL},
+  {"", "OptionalHasElement", 18, NULL, fits_optional, NULL},
   {"", "Or", 7, up_broadcast, NULL, NULL},
   {"", "PRelu", 7, up_prelu, NULL, NULL},
   {"", "Pad", 2, up_pad_2, NULL, NULL},
@@ -950,6 +957,14 @@ static const struct { const char *op; int32_t since; uint32_t types;
     {"ReduceMin", 12, ML_BIT(ML_INT8) | ML_BIT(ML_UINT8)}, {"Relu", 14, ML_MASK_I}, {"Sub", 14, SMALL},
 };
 
+/* Sequences and optionals in operators that were there before them. */
+static int32_t needed_by_container(const ml_node *node, const ml_value *v) {
+  const char *op = node->op->name;
+  bool control = strcmp(op, "If") == 0 || strcmp(op, "Loop") == 0 || strcmp(op, "Scan") == 0;
+  if (!control && strcmp(op, "Identity") != 0) return 0;
+  return ml_type_kind(v->type) == ML_KIND_OPTIONAL ? 16 : control ? 13 : 14;
+}
+
 static int32_t needed_by_tables(const ml_node *node, int32_t needed) {
   if (*node->op->domain) return needed;
   for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
@@ -957,11 +972,11 @@ static int32_t needed_by_tables(const ml_node *node, int32_t needed) {
     const ml_attr *a = ml_attr_find(&node->attrs, later[i].attr);
     if (a && (later[i].fallback == NEEDED || a->as.i != later[i].fallback)) needed = later[i].since;
   }
-  if (needed < 13) /* bfloat16 came to every operator that has it with 13 or later */
-    for (int32_t i = 0; i < node->n_in + node->n_out; i++) {
-      const ml_value *v = i < node->n_in ? node->in[i] : node->out[i - node->n_in];
-      if (v && v->dtype == ML_BFLOAT16) needed = 13;
-    }
+  for (int32_t i = 0; i < node->n_in + node->n_out; i++) {
+    const ml_value *v = i < node->n_in ? node->in[i] : node->out[i - node->n_in];
+    int32_t least = !v ? 0 : v->type ? needed_by_container(node, v) : v->dtype == ML_BFLOAT16 ? 13 : 0; /* bfloat16: in none before 13 */
+    if (least > needed) needed = least;
+  }
   for (size_t i = 0; i < sizeof wider / sizeof *wider; i++)
     if (wider[i].since > needed && strcmp(wider[i].op, node->op->name) == 0 && has_dtype(node, wider[i].types)) needed = wider[i].since;
   return needed;

@@ -170,7 +170,26 @@ ml_status ml__simplify_noops(ml_graph *g, bool *changed, ml_error *err) {
 /* ---------------------------------------------------------------- all ---- */
 static bool keep_small(const ml_node *node) { return node->op == &ml_op_dequantize_linear; }
 
-ml_status ml_graph_fold(ml_graph *g, ml_error *err) { return ml__fold(g, &options, keep_small, err); }
+/* Bounds of Range that are lists of one element: runtimes let that pass at run time, but not in an initialiser. */
+static ml_status scalar_bounds(ml_graph *g, ml_node *n, ml_error *err) {
+  for (int32_t k = 0; k < n->n_in; k++) {
+    ml_value *v = n->in[k];
+    if (!v || !v->init || v->rank == 0 || v->init->view.count != 1) continue;
+    ml_tensor *scalar;
+    ML_TRY(ml_tensor_reshape(v->init, NULL, 0, &scalar, err));
+    ml_status status = ml_graph_initializer(g, NULL, scalar, false, &n->in[k], err);
+    ml_tensor_release(scalar);
+    ML_TRY(status);
+  }
+  return ML_OK;
+}
+
+ml_status ml_graph_fold(ml_graph *g, ml_error *err) {
+  ML_TRY(ml__fold(g, &options, keep_small, err));
+  for (size_t i = 0; i < g->n_nodes; i++)
+    if (g->nodes[i]->op == &ml_op_range) ML_TRY(scalar_bounds(g, g->nodes[i], err));
+  return ML_OK;
+}
 
 ml_status ml_graph_simplify(ml_graph *g, ml_error *err) {
   bool changed = true;
