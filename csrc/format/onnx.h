@@ -16,10 +16,13 @@ typedef struct ml_onnx_limits {
 ml_status ml_onnx_load(const char *path, const ml_onnx_limits *limits, ml_graph **out, ml_error *err);
 /* From memory (copied where needed); no external data. `what` names the source in messages. */
 ml_status ml_onnx_read(const void *bytes, size_t size, const char *what, const ml_onnx_limits *limits, ml_graph **out, ml_error *err);
-/* Serialises: IR 8, opset 17 unless an operator needs a newer one. Refuses ML_OP_TRAINING and ML_OP_INTERNAL operators by name. *bytes: ml_free. */
+/* Serialises: opset 17 (IR 8) unless an operator needs a newer one. Refuses ML_OP_TRAINING and ML_OP_INTERNAL operators by name. *bytes: ml_free. */
 ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_error *err);
 /* ml_onnx_write + atomic replacement of path. */
 ml_status ml_onnx_save(const ml_graph *graph, const char *path, ml_error *err);
+/* The same in a version of ai.onnx the caller chooses, 11 or newer; fails naming the operators that it cannot express. 0: as above. */
+ml_status ml_onnx_write_as(const ml_graph *graph, int32_t opset, void **bytes, size_t *size, ml_error *err);
+ml_status ml_onnx_save_as(const ml_graph *graph, int32_t opset, const char *path, ml_error *err);
 /* TensorProto alone (ONNX's backend test data; .pb files). name may be NULL; what it is set to points into bytes and is not terminated. */
 ml_status ml_onnx_tensor_read(const void *bytes, size_t size, const char *what, ml_tensor **out, const char **name, size_t *name_length,
                               ml_error *err);

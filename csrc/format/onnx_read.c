@@ -632,8 +632,7 @@ static ml_status freeze(ml__importer *im, ml_error *err) {
     ML_TRY(status);
   }
   ML_TRY(ml_json_expect_end(&reader, err));
-  size_t at = (size_t)(property - g->properties); /* written anew from the flags */
-  memmove(&g->properties[at], &g->properties[at + 1], (--g->n_properties - at) * sizeof *g->properties);
+  ml_graph_remove_property(g, FROZEN_KEY); /* written anew from the flags */
   return ML_OK;
 }
 

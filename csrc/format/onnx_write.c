@@ -1,16 +1,17 @@
 /* Graph to ModelProto.
  * IR 8 and operator set 17 are what nearly every runtime reads, so that is what is written; the lowest higher version is taken
- * when a node cannot be said in 17, and then all nodes take that version's form. The same graph gives the same bytes: nodes in
- * order, initialisers by value number, nothing about time or place.
+ * when a node cannot be said in 17, and then all nodes take that version's form. A caller may ask for another version, which every
+ * node must fit. The same graph gives the same bytes: nodes in order, initialisers by value number, nothing about time or place.
  * A subgraph is written by an exporter of its own inside that of the graph around it: what it captures goes by the name it has out there, and a name
  * of its own that means something out there gets another (ONNX forbids shadowing). */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "codec/json.h"
 #include "format/onnx_import.h"
 
-enum { IR_VERSION = 8, TARGET = 17, TARGET_ML = 3 };
+enum { ONNX = 0 /* of the domains */, TARGET = 17, TARGET_ML = 3, OLDEST = 11 /* what the tables of opset.c reach down to */ };
 #define FROZEN_KEY "mlserve.frozen"
 
 typedef struct exporter {
@@ -35,18 +36,47 @@ static ml_status refuse(const ml_node *node, ml_error *err) {
   return ML_OK;
 }
 
-static ml_status choose_versions(exporter *ex, const ml_graph *g, ml_error *err) {
+/* IR version that came with a version of ai.onnx (docs/Versioning.md of the ONNX repository). */
+static int32_t ir_version_of(int32_t onnx, int32_t ml) {
+  static const int8_t ir[] = {[11] = 6, 7, 7, 7, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 13, 13, 13, 14};
+  int32_t version = onnx < (int32_t)sizeof ir ? ir[onnx] : ir[sizeof ir - 1];
+  return ml > 3 && version < ml + 5 ? ml + 5 : version;
+}
+
+/* Names in `list` an operator that the wanted version lacks, once. */
+static void list_operator(char *list, size_t size, const ml_node *node, int32_t needed) {
+  char item[160];
+  size_t used = strlen(list), length = strlen(node->op->name);
+  for (const char *at = list; (at = strstr(at, node->op->name)); at += length)
+    if ((at == list || at[-1] == ' ') && strncmp(at + length, " at ", 4) == 0) return; /* another node of the same operator */
+  int n = snprintf(item, sizeof item, "%s at node '%.80s' (needs %d)", node->op->name, node->name, needed);
+  if (n < 0 || (size_t)n >= sizeof item || used + (size_t)n + 8 >= size) return;
+  snprintf(list + used, size - used, "%s%s", used ? ", " : "", item);
+}
+
+static ml_status scan_versions(exporter *ex, const ml_graph *g, int32_t opset, char *list, size_t size, ml_error *err) {
   for (size_t i = 0; i < g->n_nodes; i++) {
-    const ml_attrs *attrs = &g->nodes[i]->attrs;
-    ML_TRY(refuse(g->nodes[i], err));
-    for (size_t k = 0; k < attrs->count; k++) if (attrs->items[k].type == ML_ATTR_GRAPH) ML_TRY(choose_versions(ex, attrs->items[k].as.graph, err));
-    const char *domain = g->nodes[i]->op->domain;
+    const ml_node *node = g->nodes[i];
+    const char *domain = node->op->domain;
+    ML_TRY(refuse(node, err));
+    for (size_t k = 0; k < node->attrs.count; k++)
+      if (node->attrs.items[k].type == ML_ATTR_GRAPH) ML_TRY(scan_versions(ex, node->attrs.items[k].as.graph, opset, list, size, err));
     int32_t at = ml__opset_domain(domain), least = strcmp(domain, "ai.onnx.ml") == 0 ? TARGET_ML : 1;
-    if (at < 0)
-      return ml_fail(err, ML_UNIMPLEMENTED, "%s '%s': domain %s cannot be written", g->nodes[i]->op->name, g->nodes[i]->name, domain);
-    ex->versions[at] = ml__opset_needed(g->nodes[i], ex->versions[at] ? ex->versions[at] : least);
+    if (at < 0) return ml_fail(err, ML_UNIMPLEMENTED, "%s '%s': domain %s cannot be written", node->op->name, node->name, domain);
+    int32_t needed = ml__opset_needed(node, ex->versions[at] ? ex->versions[at] : least);
+    if (at != ONNX || opset == 0) ex->versions[at] = needed;
+    else if (needed > opset) list_operator(list, size, node, needed);
   }
   return ML_OK;
+}
+
+static ml_status choose_versions(exporter *ex, int32_t opset, ml_error *err) {
+  char list[ML_ERROR_MAX - 160] = "";
+  if (opset != 0 && (opset < OLDEST || opset > ml__opset_newest(ONNX)))
+    return ml_fail(err, ML_INVALID_ARGUMENT, "opset %d cannot be written, only %d to %d", opset, OLDEST, ml__opset_newest(ONNX));
+  ex->versions[ONNX] = opset ? opset : TARGET;
+  ML_TRY(scan_versions(ex, ex->graph, opset, list, sizeof list, err));
+  return *list ? ml_fail(err, ML_INVALID_ARGUMENT, "opset %d cannot express %s", opset, list) : ML_OK;
 }
 
 /* ---------------------------------------------------------------- nodes ---- */
@@ -126,14 +156,16 @@ static ml_status put_draft(exporter *ex, const ml__draft *d, ml_error *err) {
   ml_value **captured = d->in + d->n_in - captures;
   for (size_t i = 0; i < captures; i++) ex->uses[captured[i]->id]++;
   n_in -= captures;
-  if (extra && n_in <= d->extra_input) n_in = d->extra_input + 1;
-  while (n_in > 0 && !(extra && n_in - 1 == d->extra_input) && !(n_in - 1 < d->n_in - captures && d->in[n_in - 1]))
+  size_t last = d->extra_again > d->extra_input ? d->extra_again : d->extra_input;
+  if (extra && n_in <= last) n_in = last + 1;
+  while (n_in > 0 && !(extra && n_in - 1 == last) && !(n_in - 1 < d->n_in - captures && d->in[n_in - 1]))
     n_in--; /* inputs left out at the end */
   while (n_out > 1 && !node->out[n_out - 1]) n_out--;
   size_t mark = ml_pb_open(w, ML__GRAPH_NODE);
   for (size_t i = 0; i < n_in; i++) {
     const ml_value *v = i < d->n_in - captures ? d->in[i] : NULL;
-    put_name(w, ML__NODE_INPUT, extra && i == d->extra_input ? extra : v ? name_of(ex, v) : "");
+    bool is_extra = extra && (i == d->extra_input || (d->extra_again > 0 && i == d->extra_again));
+    put_name(w, ML__NODE_INPUT, is_extra ? extra : v ? name_of(ex, v) : "");
     if (v) ex->uses[v->id]++;
   }
   for (size_t i = 0; i < n_out; i++) put_name(w, ML__NODE_OUTPUT, node->out[i] ? name_of(ex, node->out[i]) : "");
@@ -173,7 +205,9 @@ static ml_status put_value_info(const exporter *ex, uint32_t number, const ml_va
   size_t info = ml_pb_open(w, number);
   put_name(w, ML__VALUE_NAME, name_of(ex, v));
   size_t type = ml_pb_open(w, ML__VALUE_TYPE);
-  ml__onnx_put_type(w, v);
+  ml_value typed = *v;
+  if (ex->outer && number == ML__GRAPH_OUTPUT && !v->type) typed.rank = ML_UNKNOWN; /* a branch that is not taken need not fit: no shape is promised */
+  ml__onnx_put_type(w, &typed);
   ml_pb_close(w, type);
   ml_pb_close(w, info);
   return ML_OK;
@@ -271,13 +305,12 @@ static ml_status put_frozen(exporter *ex, ml_error *err) {
   return status == ML_OK ? ML_OK : ml_fail_memory(err, 1, "metadata");
 }
 
-static ml_status put_model(exporter *ex, ml_error *err) {
+static ml_status put_model(exporter *ex, int32_t opset, ml_error *err) {
   const ml_graph *g = ex->graph;
   ml_pb_writer *w = ex->out;
   if (g->n_outputs == 0) return ml_fail(err, ML_INVALID_ARGUMENT, "the graph has no outputs");
-  ex->versions[0] = TARGET;
-  ML_TRY(choose_versions(ex, g, err));
-  ml_pb_put_varint(w, ML__MODEL_IR_VERSION, IR_VERSION);
+  ML_TRY(choose_versions(ex, opset, err));
+  ml_pb_put_varint(w, ML__MODEL_IR_VERSION, (uint64_t)ir_version_of(ex->versions[ONNX], ex->versions[ml__opset_domain("ai.onnx.ml")]));
   ml_pb_put_string(w, ML__MODEL_PRODUCER_NAME, g->producer_name ? g->producer_name : "mlserve");
   ml_pb_put_string(w, ML__MODEL_PRODUCER_VERSION, g->producer_version);
   if (g->model_version != 0) ml_pb_put_varint(w, ML__MODEL_VERSION, (uint64_t)g->model_version);
@@ -297,13 +330,13 @@ static ml_status put_model(exporter *ex, ml_error *err) {
   return ML_OK;
 }
 
-ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_error *err) {
+ml_status ml_onnx_write_as(const ml_graph *graph, int32_t opset, void **bytes, size_t *size, ml_error *err) {
   *bytes = NULL;
   *size = 0;
   ml_pb_writer out;
   exporter ex = {.graph = graph, .out = &out, .scratch = ml_arena_new(), .uses = ml_alloc_zero(graph->n_values + 1, sizeof(uint32_t))};
   ml_pb_writer_init(&out);
-  ml_status status = ex.scratch && ex.uses ? put_model(&ex, err) : ml_fail_memory(err, 1, "an export");
+  ml_status status = ex.scratch && ex.uses ? put_model(&ex, opset, err) : ml_fail_memory(err, 1, "an export");
   for (size_t i = 0; i < ex.n_extras; i++) ml_tensor_release(ex.extras[i].tensor);
   ml_free(ex.extras);
   ml_free(ex.uses);
@@ -317,10 +350,16 @@ ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_er
   return ML_OK;
 }
 
-ml_status ml_onnx_save(const ml_graph *graph, const char *path, ml_error *err) {
+ml_status ml_onnx_write(const ml_graph *graph, void **bytes, size_t *size, ml_error *err) {
+  return ml_onnx_write_as(graph, 0, bytes, size, err);
+}
+
+ml_status ml_onnx_save(const ml_graph *graph, const char *path, ml_error *err) { return ml_onnx_save_as(graph, 0, path, err); }
+
+ml_status ml_onnx_save_as(const ml_graph *graph, int32_t opset, const char *path, ml_error *err) {
   void *bytes;
   size_t size;
-  ml_status status = ml_onnx_write(graph, &bytes, &size, err);
+  ml_status status = ml_onnx_write_as(graph, opset, &bytes, &size, err);
   if (status == ML_OK) status = ml_file_write(path, bytes, size, err);
   ml_free(bytes);
   return status == ML_OK ? ML_OK : ml_fail_in(err, status, "%s", path);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/container.h"
+
 /* ---------------------------------------------------------------- helpers ---- */
 static const ml_attr *find(const ml_attr *attrs, size_t n, const char *name) {
   for (size_t i = 0; i < n; i++) if (strcmp(attrs[i].name, name) == 0) return &attrs[i];
@@ -650,6 +652,47 @@ static bool fits_resize_18(const ml_node *n) {
 static bool fits_resize_19(const ml_node *n) {
   return !ml_attr_is(&n->attrs, "coordinate_transformation_mode", "half_pixel", "half_pixel_symmetric");
 }
+/* How an output length came about when ceil_mode rounds up: does a window start in the padding behind, which only version 22 drops? */
+static void pool_ceil(const ml_node *n, bool *dropped, bool *floor) {
+  const ml_value *x = n->in[0], *y = n->out[0];
+  const ml_attr *kernel = ml_attr_find(&n->attrs, "kernel_shape"), *strides = ml_attr_find(&n->attrs, "strides");
+  const ml_attr *pads = ml_attr_find(&n->attrs, "pads"), *dilations = ml_attr_find(&n->attrs, "dilations");
+  *dropped = false;
+  *floor = true;
+  if (!y || !kernel || x->rank < 3 || y->rank != x->rank || kernel->count != (size_t)x->rank - 2) return;
+  size_t spatial = kernel->count;
+  for (size_t d = 0; d < spatial; d++) {
+    int64_t in = x->dims[d + 2], out = y->dims[d + 2], stride = strides && strides->count == spatial ? strides->as.ints[d] : 1;
+    int64_t dilation = dilations && dilations->count == spatial ? dilations->as.ints[d] : 1;
+    int64_t room = in - ((kernel->as.ints[d] - 1) * dilation + 1);
+    if (pads && pads->count == 2 * spatial) room += pads->as.ints[d] + pads->as.ints[d + spatial];
+    if (in < 0 || out < 0 || stride < 1) return;
+    *dropped = *dropped || out != (room + stride - 1) / stride + 1;
+    *floor = *floor && out == room / stride + 1;
+  }
+}
+
+static bool pool_rounds_up(const ml_node *n) {
+  return ml_attr_int(&n->attrs, "ceil_mode", 0) && ml_attr_is(&n->attrs, "auto_pad", "NOTSET", "NOTSET");
+}
+
+static bool fits_pool(const ml_node *n) {
+  bool dropped, floor;
+  if (!pool_rounds_up(n)) return true;
+  pool_ceil(n, &dropped, &floor);
+  return !dropped || floor;
+}
+
+/* Where every window that rounding up adds is dropped again, rounding down says the same. */
+static ml_status down_pool(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  bool dropped, floor;
+  (void)scratch, (void)err;
+  if (!pool_rounds_up(d->node)) return ML_OK;
+  pool_ceil(d->node, &dropped, &floor);
+  if (dropped && floor) take(d->attrs, &d->n_attrs, "ceil_mode");
+  return ML_OK;
+}
+
 static bool fits_average_pool(const ml_node *n) { return !attr_present(n, "dilations"); }
 static bool fits_lp_pool(const ml_node *n) { return !attr_present(n, "dilations") && !attr_present(n, "ceil_mode"); }
 static bool fits_space_to_depth(const ml_node *n) { return ml_attr_is(&n->attrs, "mode", "DCR", "DCR"); }
@@ -666,14 +709,118 @@ static bool fits_mod(const ml_node *n) {
 
 static bool fits_grid_sample(const ml_node *n) { return n->n_in > 0 && n->in[0] && n->in[0]->rank == 4; }
 
+/* Version 18 takes any value, or none. */
+static bool fits_optional(const ml_node *n) { return n->n_in > 0 && n->in[0] && ml_type_kind(n->in[0]->type) == ML_KIND_OPTIONAL; }
+
+/* ---- forms of before 17, for runtimes that know no newer one ---- */
+/* Before 13 what is normalised was everything from the axis on. */
+static bool fits_softmax(const ml_node *n) {
+  int64_t axis = ml_attr_int(&n->attrs, "axis", -1);
+  return axis == -1 || (n->in[0] && n->in[0]->rank > 0 && axis == n->in[0]->rank - 1);
+}
+
+static ml_status down_softmax(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "axis");
+  d->attrs[d->n_attrs++] = ml_attr_of_int("axis", -1); /* the default was 1 */
+  return ML_OK;
+}
+
+static bool fits_split_13(const ml_node *n) {
+  const int64_t *values;
+  size_t count;
+  return n->n_in < 2 || !n->in[1] || constant_values(n->in[1], &values, &count);
+}
+
+static ml_status down_split_13(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  const int64_t *values = NULL;
+  size_t count = 0;
+  if (d->extra) values = d->extra->view.data, count = d->extra->view.count;
+  else if (d->n_in > 1 && d->in[1]) constant_values(d->in[1], &values, &count);
+  d->n_in = 1;
+  if (!values) return ML_OK;
+  int64_t *copy = ml_arena_alloc(scratch, (count + 1) * sizeof *copy);
+  if (!copy) return ml_fail_memory(err, count * sizeof *copy, "an export");
+  memcpy(copy, values, count * sizeof *copy);
+  ml_tensor_release(d->extra);
+  d->extra = NULL;
+  d->attrs[d->n_attrs++] = ml_attr_of_ints("split", copy, count);
+  return ML_OK;
+}
+
+static bool is_constant_of(const ml_value *v, ml_dtype dtype) { return v->init && v->dtype == dtype && v->init->view.count == 1; }
+
+static bool fits_dropout(const ml_node *n) {
+  const ml_value *ratio = n->n_in > 1 ? n->in[1] : NULL, *mode = n->n_in > 2 ? n->in[2] : NULL;
+  return (!ratio || is_constant_of(ratio, ML_FLOAT32)) && !ml_attr_find(&n->attrs, "seed") &&
+         (!mode || (is_constant_of(mode, ML_BOOL) && !*(const bool *)mode->init->view.data));
+}
+
+static ml_status down_dropout(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  if (d->n_in > 1 && d->in[1]) d->attrs[d->n_attrs++] = ml_attr_of_float("ratio", *(const float *)d->in[1]->init->view.data);
+  d->n_in = 1;
+  return ML_OK;
+}
+
+/* Before 13 the region of interest and the scales were there always, if only as empty lists. */
+static ml_status down_resize_13(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  bool roi = d->n_in > 1 && d->in[1], scales = d->n_in > 2 && d->in[2];
+  int64_t none = 0;
+  (void)scratch;
+  if (roi && scales) return ML_OK;
+  ML_TRY(ml_tensor_new(ML_FLOAT32, &none, 1, &d->extra, err));
+  d->extra_input = roi ? 2 : 1;
+  d->extra_again = roi || scales ? 0 : 2;
+  return ML_OK;
+}
+
+static bool fits_roi_align(const ml_node *n) {
+  return ml_attr_is(&n->attrs, "coordinate_transformation_mode", "half_pixel", "output_half_pixel");
+}
+
+static ml_status down_roi_align(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "coordinate_transformation_mode");
+  return ML_OK;
+}
+
+static bool fits_no_reduction(const ml_node *n) { return ml_attr_is(&n->attrs, "reduction", "none", "none"); }
+
+static ml_status down_reduction(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "reduction");
+  return ML_OK;
+}
+
+static bool fits_quantize_13(const ml_node *n) { /* one scale for all: the axis says nothing */
+  return n->in[1] && (n->in[1]->rank == 0 || (n->in[1]->rank == 1 && n->in[1]->dims[0] == 1));
+}
+
+static ml_status down_axis(ml__draft *d, ml_arena *scratch, ml_error *err) {
+  (void)scratch, (void)err;
+  take(d->attrs, &d->n_attrs, "axis");
+  return ML_OK;
+}
+
 /* Modes had the names of their two-dimensional forms. */
 static ml_status down_grid_sample(ml__draft *d, ml_arena *scratch, ml_error *err) {
   (void)scratch, (void)err;
   const ml_attrs all = d->node->attrs;
-  bool linear = ml_attr_is(&all, "mode", "linear", "linear"), cubic = ml_attr_is(&all, "mode", "linear", "cubic");
-  if (!linear && !cubic) return ML_OK;
+  bool linear = ml_attr_is(&all, "mode", "", "linear"), cubic = ml_attr_is(&all, "mode", "", "cubic");
+  if (!linear && !cubic) return ML_OK; /* nearest, or none: the default had another name too */
   take(d->attrs, &d->n_attrs, "mode");
   d->attrs[d->n_attrs++] = ml_attr_of_str("mode", linear ? "bilinear" : "bicubic");
+  return ML_OK;
+}
+
+static ml_status up_grid_sample(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
+  (void)u, (void)err;
+  const ml_attrs all = {n->attrs, n->n_attrs};
+  bool linear = ml_attr_is(&all, "mode", "", "bilinear"), cubic = ml_attr_is(&all, "mode", "", "bicubic");
+  if (!linear && !cubic) return ML_OK;
+  take(n->attrs, &n->n_attrs, "mode");
+  push(n, ml_attr_of_str("mode", linear ? "linear" : "cubic"));
   return ML_OK;
 }
 
@@ -695,6 +842,7 @@ static const opset_row rows[] = {
   {"", "Attention", 24, NULL, fits_attention_24, NULL},
   {"", "Attention", 25, NULL, fits_attention_25, down_attention_25},
   {"", "AveragePool", 19, NULL, fits_average_pool, NULL},
+  {"", "AveragePool", 22, NULL, fits_pool, down_pool},
   {"", "BatchNormalization", 9, up_batch_normalization_9, NULL, NULL},
   {"", "BatchNormalization", 14, up_batch_normalization_14, NULL, NULL},
   {"", "BitCast", 26, NULL, fits_never, NULL},
@@ -717,10 +865,11 @@ static const opset_row rows[] = {
   {"", "CumProd", 26, NULL, fits_never, NULL},
   {"", "DFT", 20, up_dft, fits_never, NULL},
   {"", "DeformConv", 19, NULL, fits_never, NULL},
+  {"", "DequantizeLinear", 13, NULL, fits_quantize_13, down_axis},
   {"", "DequantizeLinear", 21, NULL, fits_dequantize, down_quantize},
   {"", "DequantizeLinear", 23, NULL, fits_output_dtype, down_output_dtype},
   {"", "Div", 7, up_broadcast, NULL, NULL},
-  {"", "Dropout", 12, up_dropout, NULL, NULL},
+  {"", "Dropout", 12, up_dropout, fits_dropout, down_dropout},
   {"", "Equal", 7, up_broadcast, NULL, NULL},
   {"", "Equal", 19, NULL, fits_not_string, NULL},
   {"", "GRU", 7, up_recurrent, NULL, NULL},
@@ -728,19 +877,23 @@ static const opset_row rows[] = {
   {"", "Gemm", 7, up_gemm, NULL, NULL},
   {"", "GlobalLpPool", 2, up_exponent, NULL, NULL},
   {"", "Greater", 7, up_broadcast, NULL, NULL},
-  {"", "GridSample", 20, NULL, fits_grid_sample, down_grid_sample},
+  {"", "GridSample", 20, up_grid_sample, fits_grid_sample, down_grid_sample},
   {"", "GroupNormalization", 21, NULL, fits_never, NULL},
-  {"", "Hardmax", 13, up_softmax, NULL, NULL},
+  {"", "Hardmax", 13, up_softmax, fits_softmax, down_softmax},
   {"", "ImageDecoder", 20, NULL, fits_never, NULL},
   {"", "LSTM", 7, up_recurrent, NULL, NULL},
   {"", "Less", 7, up_broadcast, NULL, NULL},
   {"", "LinearAttention", 27, NULL, fits_never, NULL},
-  {"", "LogSoftmax", 13, up_softmax, NULL, NULL},
+  {"", "LogSoftmax", 13, up_softmax, fits_softmax, down_softmax},
   {"", "LpPool", 2, up_exponent, NULL, NULL},
   {"", "LpPool", 18, NULL, fits_lp_pool, NULL},
+  {"", "LpPool", 22, NULL, fits_pool, down_pool},
+  {"", "MaxPool", 22, NULL, fits_pool, down_pool},
   {"", "Mish", 18, NULL, fits_never, NULL},
   {"", "Mod", 28, NULL, fits_mod, NULL},
   {"", "Mul", 7, up_broadcast, NULL, NULL},
+  {"", "OptionalGetElement", 18, NULL, fits_optional, NULL},
+  {"", "OptionalHasElement", 18, NULL, fits_optional, NULL},
   {"", "Or", 7, up_broadcast, NULL, NULL},
   {"", "PRelu", 7, up_prelu, NULL, NULL},
   {"", "Pad", 2, up_pad_2, NULL, NULL},
@@ -749,6 +902,7 @@ static const opset_row rows[] = {
   {"", "Pad", 19, NULL, fits_pad_mode, NULL},
   {"", "Pow", 7, up_broadcast, NULL, NULL},
   {"", "QLinearMatMul", 21, NULL, fits_no_half, NULL},
+  {"", "QuantizeLinear", 13, NULL, fits_quantize_13, down_axis},
   {"", "QuantizeLinear", 21, NULL, fits_quantize, down_quantize},
   {"", "QuantizeLinear", 23, NULL, fits_precision, down_precision},
   {"", "RMSNormalization", 23, NULL, fits_never, NULL},
@@ -764,26 +918,29 @@ static const opset_row rows[] = {
   {"", "ReduceMin", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceMin", 20, NULL, fits_not_bool, NULL},
   {"", "ReduceProd", 18, up_axes, fits_reduce_axes, down_reduce_axes},
-  {"", "ReduceSum", 13, up_axes, NULL, NULL},
+  {"", "ReduceSum", 13, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "ReduceSumSquare", 18, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "RegexFullMatch", 20, NULL, fits_never, NULL},
   {"", "Reshape", 5, up_reshape, NULL, NULL},
   {"", "Resize", 11, up_resize, NULL, NULL},
+  {"", "Resize", 13, NULL, fits_any, down_resize_13},
   {"", "Resize", 18, NULL, fits_resize_18, NULL},
   {"", "Resize", 19, NULL, fits_resize_19, NULL},
   {"", "ReverseSequence", 28, NULL, fits_no_bfloat, NULL},
-  {"", "RoiAlign", 16, up_roi_align, NULL, NULL},
+  {"", "RoiAlign", 16, up_roi_align, fits_roi_align, down_roi_align},
   {"", "RotaryEmbedding", 23, NULL, fits_never, NULL},
+  {"", "ScatterElements", 16, NULL, fits_no_reduction, down_reduction},
   {"", "ScatterElements", 18, NULL, fits_reduction, NULL},
+  {"", "ScatterND", 16, NULL, fits_no_reduction, down_reduction},
   {"", "ScatterND", 18, NULL, fits_reduction, NULL},
   {"", "Scan", 9, ml__opset_up_scan, NULL, NULL},
   {"", "Selu", 6, up_selu, NULL, NULL},
   {"", "Slice", 10, up_slice, NULL, NULL},
-  {"", "Softmax", 13, up_softmax, NULL, NULL},
+  {"", "Softmax", 13, up_softmax, fits_softmax, down_softmax},
   {"", "SpaceToDepth", 28, NULL, fits_space_to_depth, down_space_to_depth},
-  {"", "Split", 13, up_split_sizes, NULL, NULL},
+  {"", "Split", 13, up_split_sizes, fits_split_13, down_split_13},
   {"", "Split", 18, up_split_count, fits_split, down_split},
-  {"", "Squeeze", 13, up_axes, NULL, NULL},
+  {"", "Squeeze", 13, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "StringConcat", 20, NULL, fits_never, NULL},
   {"", "StringSplit", 20, NULL, fits_never, NULL},
   {"", "Sub", 7, up_broadcast, NULL, NULL},
@@ -794,7 +951,7 @@ static const opset_row rows[] = {
   {"", "TopK", 10, up_top_k, NULL, NULL},
   {"", "TopK", 24, NULL, fits_no_bfloat, NULL},
   {"", "Unique", 28, NULL, fits_no_bfloat, NULL},
-  {"", "Unsqueeze", 13, up_axes, NULL, NULL},
+  {"", "Unsqueeze", 13, up_axes, fits_reduce_axes, down_reduce_axes},
   {"", "Upsample", 7, up_upsample_7, NULL, NULL},
   {"", "Upsample", 9, up_upsample_9, NULL, NULL},
   {"", "Upsample", INT32_MAX, up_resize, NULL, NULL},
@@ -804,6 +961,51 @@ static const opset_row rows[] = {
   {"ai.onnx.ml", "TreeEnsemble", 5, NULL, fits_never, NULL},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
+
+/* Attributes of ai.onnx that came later: before `since` only the default could be meant (NEEDED: any value needs `since`). */
+#define NEEDED INT64_MIN
+static const struct { const char *op, *attr; int32_t since; int64_t fallback;
+} later[] = {
+    {"ArgMax", "select_last_index", 12, 0}, {"ArgMin", "select_last_index", 12, 0}, {"BatchNormalization", "training_mode", 14, 0},
+    {"Constant", "value_float", 12, NEEDED}, {"Constant", "value_floats", 12, NEEDED}, {"Constant", "value_int", 12, NEEDED},
+    {"Constant", "value_ints", 12, NEEDED}, {"Constant", "value_string", 12, NEEDED}, {"Constant", "value_strings", 12, NEEDED},
+    {"GRU", "layout", 14, 0}, {"GatherND", "batch_dims", 12, 0}, {"LSTM", "layout", 14, 0}, {"RNN", "layout", 14, 0},
+    {"Reshape", "allowzero", 14, 0}, {"Shape", "end", 15, NEEDED}, {"Shape", "start", 15, 0},
+};
+
+/* Element types that an operator of ai.onnx takes only since a version. */
+#define SMALL (ML_BIT(ML_INT8) | ML_BIT(ML_UINT8) | ML_BIT(ML_INT16) | ML_BIT(ML_UINT16))
+static const struct { const char *op; int32_t since; uint32_t types;
+} wider[] = {
+    {"Add", 14, SMALL}, {"Clip", 12, ML_MASK_I}, {"Div", 14, SMALL}, {"Max", 12, ML_MASK_I}, {"MaxPool", 12, SMALL}, {"Min", 12, ML_MASK_I},
+    {"Mul", 14, SMALL}, {"Pow", 12, ML_MASK_I}, {"ReduceMax", 12, ML_BIT(ML_INT8) | ML_BIT(ML_UINT8)},
+    {"ReduceMin", 12, ML_BIT(ML_INT8) | ML_BIT(ML_UINT8)}, {"Relu", 14, ML_MASK_I}, {"Sub", 14, SMALL},
+};
+
+/* Sequences and optionals in operators that were there before them. */
+static int32_t needed_by_container(const ml_node *node, const ml_value *v) {
+  const char *op = node->op->name;
+  bool control = strcmp(op, "If") == 0 || strcmp(op, "Loop") == 0 || strcmp(op, "Scan") == 0;
+  if (!control && strcmp(op, "Identity") != 0) return 0;
+  return ml_type_kind(v->type) == ML_KIND_OPTIONAL ? 16 : control ? 13 : 14;
+}
+
+static int32_t needed_by_tables(const ml_node *node, int32_t needed) {
+  if (*node->op->domain) return needed;
+  for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+    if (later[i].since <= needed || strcmp(later[i].op, node->op->name) != 0) continue;
+    const ml_attr *a = ml_attr_find(&node->attrs, later[i].attr);
+    if (a && (later[i].fallback == NEEDED || a->as.i != later[i].fallback)) needed = later[i].since;
+  }
+  for (int32_t i = 0; i < node->n_in + node->n_out; i++) {
+    const ml_value *v = i < node->n_in ? node->in[i] : node->out[i - node->n_in];
+    int32_t least = !v ? 0 : v->type ? needed_by_container(node, v) : v->dtype == ML_BFLOAT16 ? 13 : 0; /* bfloat16: in none before 13 */
+    if (least > needed) needed = least;
+  }
+  for (size_t i = 0; i < sizeof wider / sizeof *wider; i++)
+    if (wider[i].since > needed && strcmp(wider[i].op, node->op->name) == 0 && has_dtype(node, wider[i].types)) needed = wider[i].since;
+  return needed;
+}
 
 static const struct { const char *op; int32_t version;
 } introduced[] = {
@@ -898,7 +1100,9 @@ int32_t ml__opset_needed(const ml_node *node, int32_t at_least) {
   for (size_t i = N_ROWS; i-- > 0;)
     if (rows[i].fits && rows[i].to > needed && is_row_of(&rows[i], op->domain, op->name) && !rows[i].fits(node))
       needed = rows[i].to;
-  return needed;
+  needed = needed_by_tables(node, needed);
+  int32_t first = ml__opset_introduced(op->domain, op->name);
+  return first > needed ? first : needed;
 }
 
 ml_status ml__opset_downgrade(ml__draft *draft, int32_t target, ml_arena *scratch, ml_error *err) {
@@ -906,6 +1110,8 @@ ml_status ml__opset_downgrade(ml__draft *draft, int32_t target, ml_arena *scratc
   for (size_t i = N_ROWS; i-- > 0;)
     if (rows[i].down && rows[i].to > target && is_row_of(&rows[i], op->domain, op->name))
       ML_TRY(rows[i].down(draft, scratch, err));
+  for (size_t i = 0; i < sizeof later / sizeof *later && !*op->domain; i++)
+    if (later[i].since > target && strcmp(later[i].op, op->name) == 0) take(draft->attrs, &draft->n_attrs, later[i].attr);
   return ML_OK;
 }
 

@@ -65,6 +65,7 @@ typedef struct ml__draft {
   ml_value **in; size_t n_in;     /* room for ML__OPSET_ROOM more */
   ml_tensor *extra;               /* one more constant, to be input number extra_input; one reference */
   size_t extra_input;
+  size_t extra_again;             /* a second input that is the same constant; 0: none */
 } ml__draft;
 
 /* Lowest version of the node's domain that can express it, not below `at_least`. */

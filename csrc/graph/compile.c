@@ -121,6 +121,7 @@ ml_program *ml__subprogram(const ml_program *program, const ml_graph *graph)
 
 ml_status ml__budget_take(ml__budget *budget, size_t bytes, const char *what, ml_error *err)
 {
+  if (!budget) return ML_OK;
   size_t used = __atomic_load_n(&budget->used, __ATOMIC_RELAXED);
   do {
     if (bytes > budget->limit || used > budget->limit - bytes)

@@ -407,6 +407,14 @@ ml_status ml_graph_set_property(ml_graph *g, const char *key, const char *value,
   return ML_OK;
 }
 
+void ml_graph_remove_property(ml_graph *g, const char *key)
+{
+  const ml_property *property = ml_graph_property(g, key);
+  if (!property) return;
+  size_t at = (size_t)(property - g->properties);
+  memmove(&g->properties[at], &g->properties[at + 1], (--g->n_properties - at) * sizeof *g->properties);
+}
+
 const ml_property *ml_graph_property(const ml_graph *g, const char *key)
 {
   for (size_t i = 0; i < g->n_properties; i++) if (strcmp(g->properties[i].key, key) == 0) return &g->properties[i];

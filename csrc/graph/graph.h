@@ -80,6 +80,7 @@ ml_status ml_graph_rename(ml_graph *g, ml_value *value, const char *name, ml_err
 /* Symbolic name of an unknown dimension ("batch"); inference carries the name of the first dimension on. */
 ml_status ml_graph_set_dim_name(ml_graph *g, ml_value *value, int32_t axis, const char *name, ml_error *err);
 ml_status ml_graph_set_property(ml_graph *g, const char *key, const char *value, size_t length, ml_error *err);
+void ml_graph_remove_property(ml_graph *g, const char *key); /* nothing happens when there is none */
 const ml_property *ml_graph_property(const ml_graph *g, const char *key);
 /* Replaces the initialiser's tensor (same dtype; another shape needs ml_graph_infer afterwards). */
 ml_status ml_graph_set_initializer(ml_graph *g, ml_value *value, ml_tensor *tensor, ml_error *err);

@@ -24,6 +24,8 @@ ML_PASSES(X)
 
 /* Is this value the same in every run: an initialiser that is not a parameter being trained. */
 bool ml__is_constant(const ml_value *value, const ml_compile_options *options);
+/* Constant folding of all nodes but those that `keep` (NULL: none) says so of. */
+ml_status ml__fold(ml_graph *graph, const ml_compile_options *options, bool (*keep)(const ml_node *node), ml_error *err);
 /* By value id: the only node that reads the value, NULL when none, several or the graph's outputs do. Caller frees with ml_free. */
 ml_status ml__single_users(const ml_graph *graph, ml_node ***users, ml_error *err);
 

@@ -11,6 +11,7 @@ typedef struct ml__budget {
   size_t limit;
   size_t used; /* atomic */
 } ml__budget;
+/* budget NULL: no limit (folding outside a program) */
 ml_status ml__budget_take(ml__budget *budget, size_t bytes, const char *what, ml_error *err);
 void ml__budget_give(ml__budget *budget, size_t bytes);
 

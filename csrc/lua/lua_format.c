@@ -1,5 +1,5 @@
-/* Files: core.onnx_load(path[, limits]) -> graph   core.onnx_parse(bytes, what[, limits]) -> graph   core.onnx_save(graph, path)
- * core.onnx_bytes(graph) -> bytes core.tensor_pb_load(path) -> tensor, name      a TensorProto alone, as in ONNX's test data
+/* Files: core.onnx_load(path[, limits]) -> graph   core.onnx_parse(bytes, what[, limits]) -> graph   core.onnx_save(graph, path[, opset])
+ *   core.onnx_bytes(graph[, opset]) -> bytes   core.tensor_pb_load(path) -> tensor, name      a TensorProto alone, as in ONNX's test data
  *   core.tensor_pb_save(path, tensor[, name])
  *   core.safetensors_load(path) -> { name = tensor }, { key = string }     core.safetensors_save(path, tensors[, metadata])
  *   core.npy_load(path) -> tensor   core.npy_save(path, tensor)
@@ -82,16 +82,17 @@ static int onnx_save(lua_State *L)
 {
   ml_error err;
   const ml_graph *graph = ml__lua_check_graph(L, 1);
-  return done(L, ml_onnx_save(graph, luaL_checkstring(L, 2), &err), &err);
+  return done(L, ml_onnx_save_as(graph, (int32_t)ml__lua_opt_int(L, 3, 0), luaL_checkstring(L, 2), &err), &err);
 }
 
 static int onnx_bytes(lua_State *L)
 {
   const ml_graph *graph = ml__lua_check_graph(L, 1);
+  int32_t opset = (int32_t)ml__lua_opt_int(L, 2, 0);
   owner *o = new_owner(L);
   size_t size;
   ml_error err;
-  if (ml_onnx_write(graph, &o->bytes, &size, &err) != ML_OK) return ml__lua_fail(L, &err);
+  if (ml_onnx_write_as(graph, opset, &o->bytes, &size, &err) != ML_OK) return ml__lua_fail(L, &err);
   lua_pushlstring(L, o->bytes, size);
   drop(o);
   return 1;

@@ -425,9 +425,14 @@ static int graph_set_trainable(lua_State *L)
   return 0;
 }
 
+/* set_property(key, text); nil removes it */
 static int graph_set_property(lua_State *L)
 {
   size_t n;
+  if (lua_isnil(L, 3)) {
+    ml_graph_remove_property(ml__lua_check_graph(L, 1), luaL_checkstring(L, 2));
+    return 0;
+  }
   const char *key = luaL_checkstring(L, 2), *value = luaL_checklstring(L, 3, &n);
   ml_error err;
   if (ml_graph_set_property(ml__lua_check_graph(L, 1), key, value, n, &err) != ML_OK) return ml__lua_error(L, &err);

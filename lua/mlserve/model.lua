@@ -240,6 +240,34 @@ function Model:clone()
   return new(copy)
 end
 
+-- ---- converting ----
+
+local function signature_of(graph)
+  local signature = { inputs = {}, outputs = {} }
+  for _, value in ipairs(graph:inputs()) do signature.inputs[value.name] = { dtype = value.dtype, shape = value.shape } end
+  for _, value in ipairs(graph:outputs()) do signature.outputs[value.name] = { dtype = value.dtype, shape = value.shape } end
+  return signature
+end
+
+--- A copy for another place: a part of the model, smaller, simpler, with a fixed batch or in float16. What was learnt is the same.
+--- Options, done in this order: inputs and outputs (arrays of value names: the part between them), batch (number for the unknown first dimension of the
+--- inputs), fold (constant folding), simplify (folding, dead code, nodes that change nothing, shape arithmetic, BatchNormalization into the product
+--- before it), fp16 (float16 weights and arithmetic), keep_io_types (default true: with fp16, inputs and outputs stay float32). See save for opset.
+---@param given table|nil
+---@return Model|nil converted
+---@return table|string report { before = { nodes, parameters, operators = { name = count } }, after = …, float16 = initialisers out of its range:
+---array of { name, saturated, tiny, largest } }, or the message
+function Model:convert(given)
+  local copy = self:clone()
+  local report, message = options.call(require("mlserve.convert"), copy.built or self:graph(), given)
+  if not report then return nil, message end
+  if report.cut then copy.classes, copy.features, copy.evaluation, copy.trained, copy.last_history = nil, nil, nil, nil, nil end
+  if copy:metadata()["mlserve.signature"] then
+    copy.built:set_property("mlserve.signature", core.json_encode(signature_of(copy.built)))
+  end
+  return copy, report
+end
+
 -- ---- signature ----
 
 local value_rules = { dtype = { type = "string" }, shape = { type = "shape" } }
@@ -272,13 +300,6 @@ local function check_values(graph, given, values, what)
     if not value then error(format("%s '%s' is not the model's (%s)", what, name, table.concat(names, ", ")), 4) end
     check_value(name, spec, value, what)
   end
-end
-
-local function signature_of(graph)
-  local signature = { inputs = {}, outputs = {} }
-  for _, value in ipairs(graph:inputs()) do signature.inputs[value.name] = { dtype = value.dtype, shape = value.shape } end
-  for _, value in ipairs(graph:outputs()) do signature.outputs[value.name] = { dtype = value.dtype, shape = value.shape } end
-  return signature
 end
 
 --- Checks a signature against the graph and stores it; a single input or output takes the signature's name.
@@ -361,20 +382,26 @@ local function write_properties(self)
   set("evaluation", finite(self.evaluation))
 end
 
+local save_rules = { opset = { type = "integer", min = 1 }, metadata = { type = "boolean", default = true } }
+
 --- Saves the model: to a path ending in .onnx, or as the next version (BASE/N/model.onnx) below a model directory.
 --- The file appears whole or not at all.
+--- Options: opset (version of ai.onnx to write, from 11 on; default 17, or the lowest newer one that every operator can be said in; an operator that it
+--- cannot express is an error), metadata (false: what is stored with the model stays as it was loaded).
 ---@param path string
+---@param given table|nil
 ---@return string|nil file where it was saved
 ---@return string|nil message
-function Model:save(path)
+function Model:save(path, given)
+  local o = options.check(given, save_rules, "save")
   local file, ok, message
   if type(path) ~= "string" or path == "" then error(format("save: a path expected, got %s", type(path)), 2) end
   self:graph()
   file = storage.target(path)
   ok, message = storage.make_parent(file)
   if not ok then return nil, message end
-  write_properties(self)
-  ok, message = core.onnx_save(self.built, file)
+  if o.metadata then write_properties(self) end
+  ok, message = options.call(core.onnx_save, self.built, file, o.opset)
   if not ok then return nil, message end
   return file
 end

@@ -40,12 +40,15 @@ static void fold_node(const ml_node *node)
     if (node->in[i]) views[i] = node->in[i]->init->view;
   }
   if (ml__run_node(node, in, ml_kernel_table(), out, NULL) != ML_OK) return; /* it will fail, with its message, when it runs */
+  bool trainable = false; /* a weight under another shape is a weight still */
+  for (int32_t i = 0; i < node->n_in; i++) trainable = trainable || (node->in[i] && node->in[i]->trainable);
   for (int32_t i = 0; i < node->n_out; i++) {
     ml_value *v = node->out[i];
     if (!v) continue;
     v->init = out[i]; /* takes over the reference; the value keeps its name and its users */
     v->producer = NULL;
     v->dtype = out[i]->view.dtype;
+    v->trainable = trainable && (v->dtype == ML_FLOAT32 || v->dtype == ML_FLOAT64);
     v->rank = out[i]->view.rank;
     memcpy(v->dims, out[i]->view.dims, sizeof v->dims);
   }
@@ -57,12 +60,14 @@ static bool is_folded(const ml_node *node)
   return true;
 }
 
-ml_status ml__pass_fold(ml_graph *graph, const ml_compile_options *options, ml_error *err)
+ml_status ml__pass_fold(ml_graph *graph, const ml_compile_options *options, ml_error *err) { return ml__fold(graph, options, NULL, err); }
+
+ml_status ml__fold(ml_graph *graph, const ml_compile_options *options, bool (*keep)(const ml_node *node), ml_error *err)
 {
   for (size_t i = 0; i < graph->n_nodes; i++) {
     ml_node *node = graph->nodes[i];
     ML_TRY(ml_node_infer(graph, node, err)); /* shapes may be known now that inputs are */
-    if (foldable(node, options)) fold_node(node);
+    if (foldable(node, options) && !(keep && keep(node))) fold_node(node);
   }
   ml_graph_remove_if(graph, is_folded);
   return ml_graph_prune(graph, err);
