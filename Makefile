@@ -82,7 +82,7 @@ $(IMAGE_OBJ): ISA_FLAGS := $(IMAGE_CFLAGS)
 
 # Optimisation, by what a file is for: loops that requests and training steps spend their time in get -O3, which doubles or triples a file's size;
 # everything else gets -O2. What nobody uses is left out, and so are unwind tables but in the bindings (LuaJIT unwinds through them; gdb has -g).
-HOT := kernels/% codec/% base/rng base/thread graph/session graph/run_node serve/json_tensor $(addprefix ops/, \
+HOT := kernels/% codec/% base/rng base/thread tensor/dtype graph/session graph/run_node serve/json_tensor $(addprefix ops/, \
   attention average_pool batch_normalization batch_normalization_grad class_scores conv_engine conv_integer_engine cross_entropy dense \
   elementwise gather gemm global_pool layer_normalization layer_normalization_grad lookup mat_mul max_pool movement product quantize quantize_linear \
   recurrent resize_engine rms_normalization softmax softmax_grad svm trees)

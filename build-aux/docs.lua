@@ -160,7 +160,8 @@ local groups = { { "float", { "float32", "float64" } }, { "half", { "float16", "
 
 -- Operators that check their inputs without a declared list of types, because it goes by attributes or by more inputs than a list has room for.
 local checked_inside = {
-  Attention = "Q, K, V: float; mask: float, int, bool", LabelEncoder = "those of the keys", MelWeightMatrix = "int32, int64; edges: float",
+  Attention = "Q, K, V: float, half; mask: float, half, int, bool", LabelEncoder = "those of the keys",
+  MelWeightMatrix = "int32, int64; edges: float",
   QLinearConv = "int8, uint8; scales: float32; B: int32", QLinearMatMul = "int8, uint8; scales: float32",
 }
 

@@ -242,8 +242,10 @@ static uint8_t double_to_small(double value, ml_dtype dtype, bool saturate, ml_r
   const small_format f = format_of(dtype);
   const unsigned sign = 1u << (f.bits - 1), negative = bits_of_double(value) >> 63 ? sign : 0;
   const uint64_t magnitude = bits_of_double(value) & INT64_MAX;
-  if (magnitude > UINT64_C(0x7FF) << 52) /* NaN */
-    return (uint8_t)(f.beyond == ZERO_NAN || f.beyond == NOTHING ? sign : f.beyond == IEEE ? negative | 0x7E : negative | 0x7F);
+  if (magnitude > UINT64_C(0x7FF) << 52) { /* NaN; where there is none a zero of the other sign, as ml_dtypes has it */
+    if (f.beyond == NOTHING) return (uint8_t)(negative ^ sign);
+    return (uint8_t)(f.beyond == ZERO_NAN ? sign : f.beyond == IEEE ? negative | 0x7E : negative | 0x7F);
+  }
   const int64_t exponent = (int64_t)(magnitude >> 52) - 1023, smallest = 1 - f.bias;
   /* bits below the unit in the last place of the result; more than 54: less than half the smallest number */
   const int64_t drop = 52 - f.fraction + (exponent < smallest ? smallest - exponent : 0);

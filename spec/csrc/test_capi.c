@@ -155,6 +155,7 @@ static void test_cases(void) {
     GOLDEN "ml/text_upper", NODE "cast_FLOAT_to_FLOAT16", NODE "cast_FLOAT16_to_DOUBLE", NODE "and2d", NODE "nonzero_example",
     NODE "concat_2d_axis_0", NODE "unique_sorted_without_axis", NODE "batchnorm_example", NODE "reduce_max_default_axes_keepdim_example",
     NODE "size_example", NODE "constant", GOLDEN "dtype/int4", GOLDEN "dtype/float4e2m1",
+    GOLDEN "dtype/float6e3m2",
   };
   for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) check_case(directories[i], MLSERVE_LEVEL_DEFAULT);
   for (int32_t level = MLSERVE_LEVEL_NONE; level <= MLSERVE_LEVEL_FAST; level++) check_case(GOLDEN "onnx/network", level);
@@ -171,7 +172,8 @@ static void test_small_elements(void) {
       ((signed char *)t.in[i]->view.data)[2] = 100;
       mlserve_value_free(t.inputs[i]);
       t.inputs[i] = value_of(&t.in[i]->view);
-      ok(fails(mlserve_run(t.model, NULL, t.inputs, t.n_in, NULL, out, t.n_out, MESSAGE), MLSERVE_INVALID_ARGUMENT, "which is no int4"), "%s", message);
+      mlserve_status status = mlserve_run(t.model, NULL, t.inputs, t.n_in, NULL, out, t.n_out, MESSAGE);
+      ok(fails(status, MLSERVE_INVALID_ARGUMENT, "which is no int4"), "%s", message);
     }
   }
   close_case(&t);
