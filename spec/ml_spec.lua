@@ -75,8 +75,8 @@ describe("golden models", function()
       end
     end
     text = table.concat(text)
-    for _, op in ipairs { "ArrayFeatureExtractor", "CategoryMapper", "FeatureVectorizer", "GRU", "LSTM", "LinearClassifier", "LinearRegressor", "RNN",
-                          "RegexFullMatch", "SVMClassifier", "SVMRegressor", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer",
+    for _, op in ipairs { "ArrayFeatureExtractor", "CategoryMapper", "FeatureVectorizer", "GRU", "LSTM", "LinearClassifier", "LinearRegressor", "MurmurHash3", "RNN",
+                          "RegexFullMatch", "SVMClassifier", "SVMRegressor", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer",
                           "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor" } do
       assert.is_truthy(text:find(op .. "[^%a]"), op) -- op_type is followed by another field's tag
     end
