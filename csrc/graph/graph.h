@@ -75,11 +75,13 @@ ml_status ml_graph_initializer(ml_graph *g, const char *name, ml_tensor *tensor,
 ml_status ml_graph_node(ml_graph *g, const ml_op_def *op, const char *name, const ml_attr *attrs, size_t n_attrs, size_t n_in, ml_value *const *in,
                         size_t n_out, const char *const *out_names, ml_value **out, ml_error *err);
 ml_status ml_graph_output(ml_graph *g, ml_value *value, ml_error *err);
+void ml_graph_clear_outputs(ml_graph *g); /* the graph has no outputs until others are marked */
 ml_value *ml_graph_find(const ml_graph *g, const char *name); /* NULL: no such value */
 ml_status ml_graph_rename(ml_graph *g, ml_value *value, const char *name, ml_error *err);
 /* Symbolic name of an unknown dimension ("batch"); inference carries the name of the first dimension on. */
 ml_status ml_graph_set_dim_name(ml_graph *g, ml_value *value, int32_t axis, const char *name, ml_error *err);
 ml_status ml_graph_set_property(ml_graph *g, const char *key, const char *value, size_t length, ml_error *err);
+void ml_graph_remove_property(ml_graph *g, const char *key); /* nothing happens when there is none */
 const ml_property *ml_graph_property(const ml_graph *g, const char *key);
 /* Replaces the initialiser's tensor (same dtype; another shape needs ml_graph_infer afterwards). */
 ml_status ml_graph_set_initializer(ml_graph *g, ml_value *value, ml_tensor *tensor, ml_error *err);

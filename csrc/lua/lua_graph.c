@@ -269,6 +269,13 @@ static int graph_output(lua_State *L)
   return 0;
 }
 
+/* clear_outputs(): no value is a graph output any more */
+static int graph_clear_outputs(lua_State *L)
+{
+  ml_graph_clear_outputs(ml__lua_check_graph(L, 1));
+  return 0;
+}
+
 /* rename(value, name) */
 static int graph_rename(lua_State *L)
 {
@@ -425,9 +432,14 @@ static int graph_set_trainable(lua_State *L)
   return 0;
 }
 
+/* set_property(key, text): without a text it is removed */
 static int graph_set_property(lua_State *L)
 {
   size_t n;
+  if (lua_isnoneornil(L, 3)) {
+    ml_graph_remove_property(ml__lua_check_graph(L, 1), luaL_checkstring(L, 2));
+    return 0;
+  }
   const char *key = luaL_checkstring(L, 2), *value = luaL_checklstring(L, 3, &n);
   ml_error err;
   if (ml_graph_set_property(ml__lua_check_graph(L, 1), key, value, n, &err) != ML_OK) return ml__lua_error(L, &err);
@@ -576,6 +588,7 @@ void ml__lua_open_graph(lua_State *L)
 {
   static const luaL_Reg methods[] = {
     { "input", graph_input }, { "initializer", graph_initializer }, { "node", graph_node }, { "insert_after", graph_insert_after }, { "output", graph_output },
+    { "clear_outputs", graph_clear_outputs },
     { "rename", graph_rename }, { "find", graph_find }, { "set_dim_name", graph_set_dim_name }, { "value", graph_value }, { "inputs", graph_inputs }, { "outputs", graph_outputs },
     { "initializers", graph_initializers }, { "nodes", graph_nodes }, { "get_initializer", graph_get_initializer }, { "set_initializer", graph_set_initializer },
     { "set_trainable", graph_set_trainable }, { "set_property", graph_set_property }, { "properties", graph_properties }, { "clone", graph_clone },

@@ -378,8 +378,11 @@ def settle(network):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.running_mean, -0.3, 0.3)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            nn.init.uniform_(parameter, *((0.7, 1.3) if parameter.min() == 1 else (-0.2, 0.2)))
+        else:  # the layers of nn.TransformerEncoder begin equal, and the exporter makes one initialiser of equal ones
+            parameter.data.add_(0.01 * torch.randn_like(parameter))
     return network.eval()
 
 
@@ -397,4 +400,5 @@ def main():
     recorder.finish()
 
 
-main()
+if __name__ == "__main__":
+    main()
