@@ -48,9 +48,9 @@ def expectations(model):
     return [dict(zip(names, session.run(None, {key: array_of(given) for key, given in run.items()}))) for run in model["runs"]]
 
 
-def numbers_differ(got, expected):
+def tensors_differ(got, expected):
     """What is wrong with one tensor, or None."""
-    if not isinstance(got, dict) or "shape" not in got:
+    if "shape" not in got:
         return f"a tensor expected, got {str(got)[:100]}"
     expected = np.asarray(expected)
     kind = "string" if expected.dtype.kind in "OU" else str(expected.dtype)
@@ -75,16 +75,27 @@ def numbers_differ(got, expected):
 
 
 def maps_differ(got, expected):
-    """ZipMap's output: an array of one map from class to score a row."""
-    rows = got.get("value") if isinstance(got, dict) else None
-    if not isinstance(rows, list) or len(rows) != len(expected):
-        return f"an array of {len(expected)} maps expected, got {str(got)[:100]}"
-    for i, (row, wanted) in enumerate(zip(rows, expected)):
-        if sorted(row) != sorted(str(key) for key in wanted):
-            return f"row {i + 1} has the keys {sorted(row)}, expected {sorted(wanted)}"
-        off = max(abs(row[str(key)] - value) for key, value in wanted.items())
-        if off > TOLERANCE * max(abs(value) for value in wanted.values()):
-            return f"row {i + 1} is {row}, expected {wanted}"
+    if "keys" not in got:
+        return f"a map expected, got {str(got)[:100]}"
+    found = dict(zip(got["keys"], got["values"]))
+    if len(found) != len(expected) or any(type(a) is not type(b) or a != b for a, b in zip(sorted(found), sorted(expected))):
+        return f"keys {sorted(found)}, expected {sorted(expected)}"
+    off = max(abs(found[key] - value) for key, value in expected.items())
+    return f"{found}, expected {expected}" if off > TOLERANCE * max(abs(value) for value in expected.values()) else None
+
+
+def differ(got, expected):
+    """What is wrong with an output (tensor, or list of tensors or of maps), or None."""
+    if not isinstance(got, dict):
+        return "missing"
+    if not isinstance(expected, list):
+        return tensors_differ(got, expected)
+    if len(got.get("items", [])) != len(expected):
+        return f"a sequence of {len(expected)} expected, got {str(got)[:100]}"
+    for i, (item, wanted) in enumerate(zip(got["items"], expected)):
+        wrong = maps_differ(item, wanted) if isinstance(wanted, dict) else tensors_differ(item, wanted)
+        if wrong:
+            return f"item {i + 1}: {wrong}"
     return None
 
 
@@ -94,9 +105,7 @@ def compare(model, expected, answer):
     for level in LEVELS:
         for k, outputs in enumerate(expected):
             for name, value in outputs.items():
-                got = answer["runs"][level][k].get(name)
-                is_maps = isinstance(value, list) and value and isinstance(value[0], dict)
-                wrong = maps_differ(got, value) if is_maps else numbers_differ(got, value)
+                wrong = differ(answer["runs"][level][k].get(name), value)
                 check(wrong is None, f"{model['name']} ({level}, run {k + 1}): output {name}: {wrong}")
 
 

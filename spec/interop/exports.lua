@@ -7,9 +7,23 @@ local function input_of(given)
   return core.tensor(given.values, "string"):reshape(given.shape)
 end
 
-local function value_of(value)
-  if not tensor.is(value) then return { value = value } end
+local function tensor_of(value)
   return { shape = core.json_array(value:shape()), dtype = value:dtype(), values = core.json_array(value:reshape({ -1 }):totable()) }
+end
+
+-- A map as its keys and values: JSON's keys would all be texts.
+local function map_of(value)
+  local keys, values = {}, {}
+  for key, number in pairs(value) do keys[#keys + 1], values[#values + 1] = key, number end
+  return { keys = core.json_array(keys), values = core.json_array(values) }
+end
+
+-- A tensor, or a sequence of tensors or maps.
+local function value_of(value)
+  local items = {}
+  if tensor.is(value) then return tensor_of(value) end
+  for i, item in ipairs(value) do items[i] = tensor.is(item) and tensor_of(item) or map_of(item) end
+  return { items = core.json_array(items) }
 end
 
 local function run(graph, program, given)

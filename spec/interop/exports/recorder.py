@@ -32,7 +32,7 @@ def add(name, inputs):
                 files[key] = dict(shape=list(array.shape), values=array.tolist())
             else:
                 files[key] = dict(npy=os.path.join(directory(), f"{name}.{k}.{key.replace('/', '_')}.npy"))
-                np.save(files[key]["npy"], np.ascontiguousarray(array))
+                np.save(files[key]["npy"], np.asarray(array, order="C"))
         runs.append(files)
     models.append(dict(name=name, path=path_of(name), runs=runs))
 
