@@ -26,12 +26,12 @@ end
 
 -- Another last layer; the pattern's parameters stay as they are.
 local function other_classes(case)
-  local data, kept = load_all(case.data), nil
+  local data = load_all(case.data)
   local model = assert(mlserve.load(case.path)):replace_head { nn.Dense { case.classes, activation = "softmax" } }
   local function accuracy() return assert(model:evaluate(data.test_x, data.test_y, { metrics = { "accuracy" } })).accuracy end
   local answer = { before = accuracy() }
   if #case.freeze > 0 then model:freeze(case.freeze) end
-  kept = #case.freeze > 0 and bytes_of(model, case.freeze)
+  local kept = #case.freeze > 0 and bytes_of(model, case.freeze)
   model:compile { optimizer = { name = "adam", learning_rate = case.learning_rate }, loss = "sparse_categorical_crossentropy" }
   assert(model:fit(data.train_x, data.train_y, { epochs = case.epochs, batch_size = 32, seed = 1, verbose = 0 }))
   answer.after, answer.kept = accuracy(), not kept or (#kept > 0 and kept == bytes_of(model, case.freeze))
