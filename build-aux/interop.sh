@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# interop.sh: compares mlserve with ONNX Runtime, scikit-learn and PyTorch, and runs the backend tests of the newest onnx package. Pinned Python
-# packages go into .interop/venv and .interop/suite-venv, the tests that onnx generates into .interop/suite, once; PyTorch is the system's
-# (python3-torch), run by the system's Python. The last line is "N passed, N failed".
+# interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, and runs the backend tests
+# of the newest onnx package. Pinned Python packages go into .interop/venv, .interop/suite-venv and (TensorFlow's) .interop/keras, the tests that onnx
+# generates into .interop/suite, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # environment DIRECTORY REQUIREMENTS: a virtual environment with exactly those packages
@@ -21,6 +21,15 @@ if [ "$(cat .interop/suite/made-by 2>/dev/null)" != "$made_by" ]; then
   .interop/suite-venv/bin/python -W ignore build-aux/onnx_suite.py .interop/suite
   printf '%s\n' "$made_by" > .interop/suite/made-by
 fi
+if [ -n "${MLSERVE_INTEROP_FULL:-}" ]; then
+  environment .interop/keras build-aux/interop-keras-requirements.txt
+  export INTEROP_KERAS_PYTHON=$PWD/.interop/keras/bin/python
+fi
+
+# ONNX Runtime's StringNormalizer asks for the locale en_US.UTF-8; of that it only needs the letters' cases, which C.UTF-8 has too.
+mkdir -p .interop/locale
+ln -sfn /usr/lib/locale/C.utf8 .interop/locale/en_US.UTF-8
+export LOCPATH=$PWD/.interop/locale
 case ${BUILD:=build} in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 export BUILD
 exec "$venv/bin/python" spec/interop/run.py "$@"

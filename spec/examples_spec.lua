@@ -45,6 +45,12 @@ describe("example", function()
     assert.is_true(accuracy(directory .. "/penguins") > 0.93)
   end)
 
+  it("finetune", function()
+    local log = run("finetune", directory)
+    local before, head, all = log:match("before%s+accuracy ([%d.]+).-the new layer trained%s+accuracy ([%d.]+).-all layers trained%s+accuracy ([%d.]+)")
+    assert.is_true(tonumber(before) < 0.5 and tonumber(head) > 0.85 and tonumber(all) > 0.9, log)
+  end)
+
   it("demo.sh runs and leaves nothing behind", function()
     local temporary = directory .. "/tmp"
     os.execute("mkdir -p " .. quote(temporary))

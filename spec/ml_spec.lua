@@ -75,8 +75,8 @@ describe("golden models", function()
       end
     end
     text = table.concat(text)
-    for _, op in ipairs { "ArrayFeatureExtractor", "CategoryMapper", "FeatureVectorizer", "GRU", "LSTM", "LinearClassifier", "LinearRegressor", "RNN",
-                          "RegexFullMatch", "SVMClassifier", "SVMRegressor", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer",
+    for _, op in ipairs { "ArrayFeatureExtractor", "CategoryMapper", "FeatureVectorizer", "GRU", "LSTM", "LinearClassifier", "LinearRegressor", "MurmurHash3", "RNN",
+                          "RegexFullMatch", "SVMClassifier", "SVMRegressor", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer",
                           "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor" } do
       assert.is_truthy(text:find(op .. "[^%a]"), op) -- op_type is followed by another field's tag
     end
@@ -189,6 +189,24 @@ describe("unsound models", function()
     refused("ngram_indexes", grams, { 0, 1 }, { 0 }, { 1, 1, 2 })
     refused("ngram_indexes[1] is -1", grams, { 0, 1 }, { 0, -1 }, { 1, 1, 2 })
     refused("max_gram_length", grams, { 0 }, { 0, 1 }, { 1, 1, 2 })
+  end)
+end)
+
+describe("ArrayFeatureExtractor", function()
+  it("counts negative indices from the end, as ONNX's reference implementation does", function()
+    local function columns(...)
+      local graph = core.graph("columns")
+      local x, y = graph:input("x", "float32", { 2, 3 }), graph:input("y", "int64", { 2 })
+      graph:output((graph:node("ai.onnx.ml.ArrayFeatureExtractor", { x, y })))
+      return core.program(graph):run({ core.tensor { { 1, 2, 3 }, { 4, 5, 6 } }, core.tensor({ ... }, "int64") })[1]:totable()
+    end
+    assert.same({ { 3, 1 }, { 6, 4 } }, columns(-1, 0))
+    assert.same({ { 1, 3 }, { 4, 6 } }, columns(-3, 2))
+    for _, index in ipairs { -4, 3 } do
+      local ok, message = pcall(columns, 0, index)
+      assert.is_false(ok)
+      assert.is_truthy(tostring(message):find(("Y[1] is %d, X has 3 columns"):format(index), 1, true), tostring(message))
+    end
   end)
 end)
 

@@ -1032,7 +1032,7 @@ static const struct { const char *op; int32_t version;
 
 /* The newest versions are those of onnx 1.23. */
 static const struct { const char *domain; int32_t newest;
-} domains[ML__OPSET_DOMAINS] = {{"", 28}, {"ai.onnx.ml", 5}, {"ai.onnx.preview", 1}, {"ai.onnx.preview.training", 1}};
+} domains[ML__OPSET_DOMAINS] = {{"", 28}, {"ai.onnx.ml", 5}, {"ai.onnx.preview", 1}, {"ai.onnx.preview.training", 1}, {"com.microsoft", 1}};
 
 int32_t ml__opset_domain(const char *domain) {
   if (strcmp(domain, "ai.onnx") == 0) return 0;

@@ -7,7 +7,7 @@
 #include "graph/graph.h"
 
 /* ---- domains ---- */
-enum { ML__OPSET_DOMAINS = 4 };
+enum { ML__OPSET_DOMAINS = 5 };
 /* Number of the domain, ai.onnx ("" too) being 0; -1 when no operator here is of it. */
 int32_t ml__opset_domain(const char *domain);
 const char *ml__opset_domain_name(int32_t domain);

@@ -381,6 +381,12 @@ ml_status ml_graph_output(ml_graph *g, ml_value *value, ml_error *err)
   return ML_OK;
 }
 
+void ml_graph_clear_outputs(ml_graph *g)
+{
+  for (size_t i = 0; i < g->n_outputs; i++) g->outputs[i]->is_output = false;
+  g->n_outputs = 0;
+}
+
 ml_status ml_graph_set_dim_name(ml_graph *g, ml_value *value, int32_t axis, const char *name, ml_error *err)
 {
   if (axis < 0 || axis >= value->rank) return ml_fail(err, ML_OUT_OF_RANGE, "value '%s' has no axis %d", value->name, axis);

@@ -75,6 +75,7 @@ ml_status ml_graph_initializer(ml_graph *g, const char *name, ml_tensor *tensor,
 ml_status ml_graph_node(ml_graph *g, const ml_op_def *op, const char *name, const ml_attr *attrs, size_t n_attrs, size_t n_in, ml_value *const *in,
                         size_t n_out, const char *const *out_names, ml_value **out, ml_error *err);
 ml_status ml_graph_output(ml_graph *g, ml_value *value, ml_error *err);
+void ml_graph_clear_outputs(ml_graph *g); /* the graph has no outputs until others are marked */
 ml_value *ml_graph_find(const ml_graph *g, const char *name); /* NULL: no such value */
 ml_status ml_graph_rename(ml_graph *g, ml_value *value, const char *name, ml_error *err);
 /* Symbolic name of an unknown dimension ("batch"); inference carries the name of the first dimension on. */

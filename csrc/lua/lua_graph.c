@@ -269,6 +269,13 @@ static int graph_output(lua_State *L)
   return 0;
 }
 
+/* clear_outputs(): no value is a graph output any more */
+static int graph_clear_outputs(lua_State *L)
+{
+  ml_graph_clear_outputs(ml__lua_check_graph(L, 1));
+  return 0;
+}
+
 /* rename(value, name) */
 static int graph_rename(lua_State *L)
 {
@@ -581,6 +588,7 @@ void ml__lua_open_graph(lua_State *L)
 {
   static const luaL_Reg methods[] = {
     { "input", graph_input }, { "initializer", graph_initializer }, { "node", graph_node }, { "insert_after", graph_insert_after }, { "output", graph_output },
+    { "clear_outputs", graph_clear_outputs },
     { "rename", graph_rename }, { "find", graph_find }, { "set_dim_name", graph_set_dim_name }, { "value", graph_value }, { "inputs", graph_inputs }, { "outputs", graph_outputs },
     { "initializers", graph_initializers }, { "nodes", graph_nodes }, { "get_initializer", graph_get_initializer }, { "set_initializer", graph_set_initializer },
     { "set_trainable", graph_set_trainable }, { "set_property", graph_set_property }, { "properties", graph_properties }, { "clone", graph_clone },

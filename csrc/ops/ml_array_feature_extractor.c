@@ -1,5 +1,6 @@
 /* ArrayFeatureExtractor 1 (ai.onnx.ml): columns of the last dimension. X (…, C) of any type it is given and Y (n, or anything
- * with n elements) int64 -> Z (…, n); a rank-1 X counts as (1, C). ONNX operator specification. */
+ * with n elements) int64 -> Z (…, n); a rank-1 X counts as (1, C). Negative indices count from the end, as in ONNX's reference
+ * implementation; skl2onnx writes -1 where a row has fewer neighbours than others. ONNX operator specification. */
 #include <string.h>
 #include "ops/movement.h"
 
@@ -22,12 +23,14 @@ static ml_status run(ml_op_ctx *ctx, ml_error *err) {
   const int64_t *index = y->data;
   size_t columns = (size_t)x->dims[x->rank - 1], size = ml_dtype_size(x->dtype), rows = columns ? x->count / columns : 0;
   for (size_t i = 0; i < y->count; i++)
-    if (index[i] < 0 || (uint64_t)index[i] >= columns)
+    if (index[i] < -(int64_t)columns || index[i] >= (int64_t)columns)
       return ml_fail(err, ML_OUT_OF_RANGE, "Y[%zu] is %lld, X has %zu columns", i, (long long)index[i], columns);
   char *to = ctx->out[0]->data;
   for (size_t r = 0; r < rows; r++)
-    for (size_t i = 0; i < y->count; i++, to += size)
-      memcpy(to, (const char *)x->data + (r * columns + (size_t)index[i]) * size, size);
+    for (size_t i = 0; i < y->count; i++, to += size) {
+      size_t column = index[i] < 0 ? columns - (size_t)-index[i] : (size_t)index[i];
+      memcpy(to, (const char *)x->data + (r * columns + column) * size, size);
+    }
   return ML_OK;
 }
 

@@ -108,12 +108,18 @@ static ml_status train_batch_normalization(ml_trainer *t, ml_graph *g, ml_node *
   return ML_OK;
 }
 
+/* A frozen normalisation keeps its statistics too: they belong to what is not to change. */
+static bool is_frozen(const ml_node *node)
+{
+  return !(node->in[1] && node->in[1]->trainable) && !(node->in[2] && node->in[2]->trainable);
+}
+
 static ml_status to_training(ml_trainer *t, ml_graph *g, ml_error *err)
 {
   for (size_t i = 0; i < g->n_nodes; i++) {
     ml_node *node = g->nodes[i];
     if (node->op == &ml_op_dropout) ML_TRY(train_dropout(g, node, err));
-    if (node->op == &ml_op_batch_normalization) ML_TRY(train_batch_normalization(t, g, node, err));
+    if (node->op == &ml_op_batch_normalization && !is_frozen(node)) ML_TRY(train_batch_normalization(t, g, node, err));
   }
   return ml_graph_infer(g, err);
 }

@@ -7,9 +7,11 @@ local core = require "mlserve.core"
 local data = require "mlserve.data"
 local eval = require "mlserve.eval"
 local examples = require "mlserve.train.examples"
+local head = require "mlserve.nn.head"
 local losses = require "mlserve.train.losses"
 local optimizers = require "mlserve.train.optimizers"
 local options = require "mlserve.options"
+local parameters = require "mlserve.train.parameters"
 local storage = require "mlserve.storage"
 local summary = require "mlserve.summary"
 
@@ -229,12 +231,77 @@ function Model:optimize(x, y, given)
   return better, history
 end
 
+-- ---- fine-tuning ----
+
+--- What can be trained: array of { name, dtype, shape, trainable, nodes (names of those that read it) }, all or those that match.
+---@param patterns string|string[]|nil Lua patterns, found anywhere in the name of a parameter or of a node that reads it
+---@return table[]
+function Model:parameters(patterns)
+  local list = {}
+  if patterns ~= nil then patterns = options.call(parameters.patterns, patterns, "parameters") end
+  for _, value in ipairs(parameters.list(self:graph(), self.frozen)) do
+    if not patterns or parameters.matches(value, patterns) then list[#list + 1] = value end
+  end
+  return list
+end
+
+--- Keeps the parameters that match as they are, in every later fit and optimize, until unfreeze. Saved with the model.
+---@param patterns string|string[] as for parameters: "features", "^layer[12]%."
+---@return Model self
+function Model:freeze(patterns)
+  self.frozen = self.frozen or {}
+  options.call(parameters.set, self:graph(), self.frozen, patterns, false, "freeze")
+  return self
+end
+
+--- Lets the parameters that match be trained again.
+---@param patterns string|string[]
+---@return Model self
+function Model:unfreeze(patterns)
+  self.frozen = self.frozen or {}
+  options.call(parameters.set, self:graph(), self.frozen, patterns, true, "unfreeze")
+  return self
+end
+
+local head_rules = {
+  at = { type = "string" },
+  output_name = { type = "string", default = "scores" },
+  seed = { type = "integer", min = 0, default = 0 },
+}
+
+local function replace_head(self, given)
+  local layers, named = {}, {}
+  local o, graph, new_model
+  if type(given) ~= "table" then error(format("replace_head: an array of layers expected, got %s", type(given)), 0) end
+  for key, value in pairs(given) do
+    if type(key) == "number" then layers[key] = value else named[key] = value end
+  end
+  o = options.check(named, head_rules, "replace_head", 0)
+  graph = head.replace(self:graph(), layers, o.at or head.place(self:graph()), o.output_name, o.seed)
+  for _, key in ipairs { "classes", "evaluation", "signature", "training" } do graph:set_property("mlserve." .. key, nil) end
+  new_model = model.from_graph(graph)
+  new_model.name, new_model.features, new_model.frozen = self.name, self.features, {}
+  for _, value in ipairs(graph:initializers()) do
+    if self.frozen and self.frozen[value.name] then new_model.frozen[value.name] = true end
+  end
+  return new_model
+end
+
+--- A new model that computes what this one does up to its last layer, and new layers from there: for other classes than it was
+--- trained for. This model stays as it is; weights that are trained later are copies. Frozen parameters stay frozen.
+--- Options: at (name of the tensor the first new layer reads; default: what the last layer with a kernel reads), output_name
+--- ("scores"), seed (0, of the new weights).
+---@param given table layers in order, and options
+---@return Model
+function Model:replace_head(given) return (options.call(replace_head, self, given)) end
+
 --- A copy that shares nothing that changes.
 ---@return Model
 function Model:clone()
   local copy = {}
   for key, value in pairs(self) do copy[key] = value end
   copy.settings = options.merge(self.settings)
+  copy.frozen = self.frozen and options.merge(self.frozen)
   copy.built = self.built and self.built:clone()
   copy.compiled_program = nil
   return new(copy)
@@ -334,6 +401,13 @@ local function trainable_names(graph)
   return names
 end
 
+local function sorted_names(set)
+  local names = {}
+  for name in pairs(set or {}) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 local function last_values(history)
   local last = {}
   for name, values in pairs(history or {}) do
@@ -357,6 +431,7 @@ local function training_summary(self)
   return {
     loss = self:loss(), from_logits = s.from_logits or nil, delta = s.delta, optimizer = s.optimizer, seed = s.seed,
     metrics = core.json_array(names), label = self.label, parameters = core.json_array(trainable_names(self.built)),
+    frozen = self.frozen and next(self.frozen) and core.json_array(sorted_names(self.frozen)) or nil,
     epochs = summary_of.epochs, stop_reason = summary_of.stop_reason, best_epoch = summary_of.best_epoch, history = summary_of.history,
   }
 end
@@ -431,10 +506,21 @@ local LIMIT_RULES = {
   loop = { type = "integer", min = 1 },
 }
 
-local function read_parameters(graph, names)
-  local trainable = {}
-  for _, name in ipairs(names) do trainable[name] = true end
-  for _, value in ipairs(graph:initializers()) do graph:set_trainable(value.name, trainable[value.name] or false) end
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+local function read_parameters(self, names, frozen)
+  local trainable, kept = set_of(names), type(frozen) == "table" and set_of(frozen) or {}
+  for _, value in ipairs(self.built:initializers()) do
+    self.built:set_trainable(value.name, trainable[value.name] or false)
+    if kept[value.name] and value.dtype:find("float") then
+      self.frozen = self.frozen or {}
+      self.frozen[value.name] = true
+    end
+  end
 end
 
 --- Loads a model: an .onnx file, a version directory, or a model directory (its newest version).
@@ -467,7 +553,7 @@ function model.load(path, given)
   if training then
     self.label = training.label
     read_settings(self, training)
-    if type(training.parameters) == "table" then read_parameters(graph, training.parameters) end
+    if type(training.parameters) == "table" then read_parameters(self, training.parameters, training.frozen) end
   end
   return self
 end

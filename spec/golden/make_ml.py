@@ -69,7 +69,7 @@ def by_hand(name, op, inputs, attributes, outputs, version=3, domain=ML):
     node = helper.make_node(op, ins, outs, domain=domain, **attributes)
     graph = helper.make_graph([node], "golden", [helper.make_tensor_value_info(n, kind(a), [None, *a.shape[1:]]) for n, a in zip(ins, inputs)],
                               [helper.make_tensor_value_info(n, t, None) for n, t in zip(outs, outputs)])
-    opsets = [helper.make_opsetid("", 17 if domain else version), helper.make_opsetid(ML, version if domain else 3)]
+    opsets = [helper.make_opsetid("", 17 if domain else version), helper.make_opsetid(domain or ML, version if domain else 3)]
     save(name, helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="golden"), inputs)
 
 
@@ -243,6 +243,16 @@ def main():
     addresses = np.array([["ada@example.org", "no address"], ["", "x@y.z"], ["Ünï@x.org", "ADA@EXAMPLE.ORG"]], object)
     for name, pattern in (("address", r"[\w.]+@[a-z]+\.[a-z]{2,3}"), ("fold", r"(?i)ada@(example|test)\.org"), ("unicode", r"[^@]{3}@.*"), ("empty", "(a*)*")):
         by_hand("text_regex_" + name, "RegexFullMatch", [addresses], dict(pattern=pattern), [T.BOOL], 20, "")
+
+    # com.microsoft: what skl2onnx makes of vectorisers and hashers
+    texts = np.array([["the fox, the dog", "ünï cödé x"], ["", "aab aaab b"]], object)
+    tokens = dict(words=dict(tokenexp=r"[a-zA-Z0-9_]+", mincharnum=2), characters=dict(tokenexp="."), longest=dict(tokenexp="a|aa|aab", mark=1),
+                  separators=dict(separators=[",", r"\s+|n"], mark=1), letters=dict(separators=[""]))
+    for name, options in tokens.items():
+        by_hand("text_tokens_" + name, "Tokenizer", [texts], {**dict(mark=0, mincharnum=1, pad_value="#"), **options}, [T.STRING], 1, "com.microsoft")
+    for name, keys in (("strings", texts), ("numbers", np.array([0, 1, -7, 123456], np.int32)), ("doubles", np.array([[0.5, -3.0]]))):
+        by_hand("hash_" + name, "MurmurHash3", [keys], dict(seed=3), [T.UINT32], 1, "com.microsoft")
+    by_hand("hash_signed", "MurmurHash3", [texts], dict(positive=0), [T.INT32], 1, "com.microsoft")
 
 
 if __name__ == "__main__":

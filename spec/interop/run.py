@@ -12,8 +12,8 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
 def python_for(name):
-    """PyTorch comes from the distribution, so its check runs with the distribution's Python."""
-    return "/usr/bin/python3" if name == "torch" else sys.executable
+    """PyTorch comes from the distribution, so its checks run with the distribution's Python."""
+    return "/usr/bin/python3" if name in ("finetune", "torch") else sys.executable
 
 
 def run(path):

@@ -26,6 +26,19 @@ function builder.new(name, seed, data)
   }, Builder)
 end
 
+--- A builder that adds to a graph; new names are none of those that the graph has.
+---@param graph userdata
+---@param seed integer of the initial weights
+---@return table
+function builder.on(graph, seed)
+  local self = builder.new(nil, seed)
+  local function take(name) self.taken[name:match("^(.*)/[^/]*$") or name] = true end
+  self.graph = graph
+  for _, value in ipairs(graph:initializers()) do take(value.name) end
+  for _, node in ipairs(graph:nodes()) do take(node.name) end
+  return self
+end
+
 --- A graph input; dimension 1 is the batch.
 function Builder:input(name, dtype, shape)
   local dims = { -1 }

@@ -10,6 +10,7 @@ local core = require "mlserve.core"
 local data = require "mlserve.data"
 local fit = require "mlserve.train.fit"
 local options = require "mlserve.options"
+local parameters = require "mlserve.train.parameters"
 
 local format = string.format
 
@@ -83,23 +84,17 @@ local function set_dropout(graph, rate)
   if #places + existing == 0 then error("optimize: dropout: the model has no hidden activation to drop from", 0) end
 end
 
-local function matches(name, patterns)
-  for _, pattern in ipairs(patterns) do
-    if name:find(pattern) then return true end
-  end
-  return false
-end
-
 -- Freezes parameters; returns the names of those that were trainable before.
 local function freeze(graph, o)
-  local names, left = {}, 0
-  for _, value in ipairs(graph:initializers()) do
-    if value.trainable then
-      local keep = not (o.freeze and matches(value.name, o.freeze)) and (not o.train_only or matches(value.name, o.train_only))
-      names[#names + 1] = value.name
-      left = left + (keep and 1 or 0)
-      graph:set_trainable(value.name, keep)
-    end
+  local names, left, matches = {}, 0, parameters.matches
+  for _, option in ipairs { "freeze", "train_only" } do
+    if o[option] then parameters.patterns(o[option], "optimize: " .. option) end
+  end
+  for _, value in ipairs(parameters.list(graph)) do
+    local keep = not (o.freeze and matches(value, o.freeze)) and (not o.train_only or matches(value, o.train_only))
+    names[#names + 1] = value.name
+    left = left + (keep and 1 or 0)
+    graph:set_trainable(value.name, keep)
   end
   if left == 0 then error("optimize: no parameter is left to train", 0) end
   return names
