@@ -56,13 +56,15 @@ def sequential(*parts):
 
 
 def mlp():
-    return sequential(layers.Input((12,)), layers.Dense(24, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.4), layers.Dense(16, activation=lambda x: keras.activations.gelu(x, approximate=True)),
+    return sequential(layers.Input((12,)), layers.Dense(24, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.4),
+                      layers.Dense(16, activation=lambda x: keras.activations.gelu(x, approximate=True)),
                       layers.Dense(5, activation="softmax"))
 
 
 def cnn():
     return sequential(layers.Input((16, 16, 3)), layers.Conv2D(8, 3, padding="same", activation="relu"), layers.BatchNormalization(), layers.MaxPooling2D(),
-                      layers.SeparableConv2D(12, 3, activation="swish"), layers.DepthwiseConv2D(3, padding="same", strides=2), layers.ZeroPadding2D(1), layers.AveragePooling2D(2),
+                      layers.SeparableConv2D(12, 3, activation="swish"), layers.DepthwiseConv2D(3, padding="same", strides=2), layers.ZeroPadding2D(1),
+                      layers.AveragePooling2D(2),
                       layers.SpatialDropout2D(0.2), layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax"))
 
 
