@@ -392,7 +392,7 @@ static void test_structure(void) {
   size_t sub = ml_pb_open(&m.w, 15);
   ml_pb_close(&m.w, sub);
   put_io(&m, 12, "y", 1, two, 1);
-  expect(&m, "a sparse initialiser", ML_UNIMPLEMENTED, "sparse");
+  expect(&m, "an empty sparse initialiser", ML_INVALID_ARGUMENT, "sparse tensor without values");
 
   begin_model(&m, 17);
   put_io(&m, 12, "x", 1, two, 1);
@@ -402,7 +402,7 @@ static void test_structure(void) {
   ml_pb_put_string(&m.w, 10, "mine");
   ml_pb_close(&m.w, function);
   m.graph = ml_pb_open(&m.w, 99);
-  expect(&m, "a function", ML_UNIMPLEMENTED, "MyFunction (domain mine)");
+  expect(&m, "an output of nothing beside a function", ML_INVALID_ARGUMENT, "output 'x'");
 
   begin_model(&m, 17);
   put_io(&m, 11, "x", 1, two, 1);
@@ -424,7 +424,7 @@ static void test_structure(void) {
   ml_pb_close(&m.w, attr);
   ml_pb_close(&m.w, node);
   put_io(&m, 12, "y", 1, two, 1);
-  expect(&m, "a subgraph", ML_UNIMPLEMENTED, "subgraphs");
+  expect(&m, "an attribute that is a graph, empty", ML_INVALID_ARGUMENT, "'body': the graph has no outputs");
 }
 
 static void put_node_attr(maker *m, int attr_case) {
