@@ -82,6 +82,31 @@ row "resident memory of an idle server" "$(awk '/VmRSS/ { printf "%.1f", $2 / 10
 kill "$server"
 wait "$server" || true
 server=
+
+# ---- a large model: ResNet-18's graph, 46 MB of weights ----
+for python in "$venv/bin/python" /usr/bin/python3; do
+  [ -x "$python" ] && "$python" bench/load_model.py "$scratch/resnet18.onnx" 2>/dev/null && break
+done
+if [ -f "$scratch/resnet18.onnx" ]; then
+  IFS=$'\t' read -r ms memory memory_run < <(for _ in 1 2 3 4 5; do with lua5.4 bench/bench_load.lua "$scratch/resnet18.onnx"; done | sort -n | head -n 1)
+  peer=()
+  if [ -n "$runtime" ]; then
+    cat > "$scratch/load.py" <<'PY'
+import sys
+import time
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+begin = time.perf_counter()
+onnxruntime.InferenceSession(sys.argv[1], options)
+print(f"{(time.perf_counter() - begin) * 1e3:.1f}")
+PY
+    peer=("ONNX Runtime" "$(for _ in 1 2 3 4 5; do "$venv/bin/python" "$scratch/load.py" "$scratch/resnet18.onnx"; done | sort -n | head -n 1)")
+  fi
+  row "loading and compiling ResNet-18" "$ms" ms "${peer[@]}"
+  row "its memory, of its file's size: loaded" "$memory" x
+  row "its memory, of its file's size: after a prediction" "$memory_run" x
+fi
 size=$(strip --strip-unneeded -o "$scratch/core.so" "$BUILD/lua5.4/mlserve/core.so" && stat -c %s "$scratch/core.so")
 row "core.so" "$(awk -v b="$size" 'BEGIN { printf "%.0f", b / 1024 }')" KiB
 

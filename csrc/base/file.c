@@ -91,6 +91,10 @@ void ml_file_unmap(ml_file_map *map) {
   *map = (ml_file_map){NULL, 0};
 }
 
+void ml_file_forget(const ml_file_map *map) {
+  if (map->bytes != NULL) madvise((void *)(uintptr_t)map->bytes, map->size, MADV_DONTNEED);
+}
+
 /* ---- directories ---- */
 
 /* Length of path's directory part without the slash; 0: none, or the root alone. */

@@ -16,6 +16,8 @@ typedef struct ml_file_map {
 /* Maps a regular file; writing to the bytes changes this process's copy only. Errors: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, INVALID_ARGUMENT (not a regular file). */
 ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err);
 void ml_file_unmap(ml_file_map *map);
+/* Gives back the memory of pages that have been read; they are read again when needed. Only while nobody has written to the bytes. */
+void ml_file_forget(const ml_file_map *map);
 
 /* Atomic writer: bytes go to a temporary file beside `path`; commit does fsync, rename, fsync of the directory. Until then
  * readers see the old file; after abort, a failure or a kill the old file is whole. Missing directories are created. */

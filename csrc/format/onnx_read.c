@@ -753,6 +753,7 @@ static ml_status load(const char *path, const ml_onnx_limits *limits, ml_graph *
   if (status == ML_OK) {
     ml__onnx_source source = {.bytes = map->bytes, .size = map->size, .storage = storage, .directory = directory};
     status = read_source(&source, limits, out, err);
+    if (status == ML_OK) ml_file_forget(map); /* most weights have been copied, being unaligned: once in memory is enough */
   }
   if (!storage) ml_free(map);
   ml_storage_release(storage); /* the weights in place keep it alive */
