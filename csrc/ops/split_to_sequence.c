@@ -30,8 +30,10 @@ static ml_status piece(const ml_view *from, int32_t axis, int64_t begin, int64_t
   size_t bytes = (size_t)length * inner, row = (size_t)from->dims[axis] * inner;
   for (size_t o = 0; o < outer && bytes > 0; o++)
     memcpy((char *)tensor->view.data + o * bytes, (const char *)from->data + o * row + (size_t)begin * inner, bytes);
-  *out = tensor;
-  if (from->dtype != ML_STRING) return ML_OK;
+  if (from->dtype != ML_STRING) {
+    *out = tensor;
+    return ML_OK;
+  }
   ml_status status = ml_tensor_copy_of(&tensor->view, out, err); /* with bytes of its own */
   ml_tensor_release(tensor);
   return status;
