@@ -30,13 +30,14 @@ local function ints(name, list)
   for _, n in ipairs(list) do packed = packed .. varint(n) end
   return bytes(5, number(1, #list) .. number(2, INT64) .. bytes(8, name) .. bytes(7, packed))
 end
-local function node(op, name, inputs, outputs)
+local function node(op, name, inputs, outputs, rest)
   local out = ""
   for _, input in ipairs(inputs) do out = out .. bytes(1, input) end
   for _, output in ipairs(outputs) do out = out .. bytes(2, output) end
-  return bytes(1, out .. bytes(3, name) .. bytes(4, op))
+  return bytes(1, out .. bytes(3, name) .. bytes(4, op) .. (rest or ""))
 end
-local function model(graph) return number(1, 8) .. bytes(7, graph) .. bytes(8, bytes(1, "") .. number(2, 17)) end
+local function subgraph(name, graph) return bytes(5, bytes(1, name) .. bytes(6, graph) .. number(20, 5)) end
+local function model(graph, rest) return number(1, 8) .. bytes(7, graph) .. bytes(8, bytes(1, "") .. number(2, 17)) .. (rest or "") end
 
 -- ConstantOfShape of these dimensions, known to the file (folded) or read from an input (dynamic)
 local function bomb(dims)
@@ -119,5 +120,65 @@ describe("limits", function()
     end
     local program = assert(core.program(assert(core.onnx_parse(model(graph .. bytes(12, bytes(1, last))), "folded")), { max_memory = 2 ^ 24 }))
     fails("limit", program.run, program, {})
+  end)
+
+  local BOOL = 9
+  local counters = bytes(11, value_info("i", INT64, {})) .. bytes(11, value_info("go", BOOL, {}))
+  local on = node("Identity", "on", { "go" }, { "on" }) .. bytes(12, value_info("on", BOOL, {}))
+  local row = ints("shape", { 1000 }) .. node("ConstantOfShape", "row", { "shape" }, { "row" })
+
+  it("end a loop that never ends", function()
+    local endless = model(node("Loop", "endless", { "", "", "x" }, { "y" }, subgraph("body", counters .. bytes(11, value_info("a", FLOAT, {})) .. on ..
+      node("Identity", "same", { "a" }, { "b" }) .. bytes(12, value_info("b", FLOAT, {})))) .. bytes(11, value_info("x", FLOAT, {})) ..
+      bytes(12, value_info("y", FLOAT, {})))
+    local program = assert(core.program(assert(core.onnx_parse(endless, "endless")), { max_loop = 1000 }))
+    assert.truthy(fails("Loop 'endless'", program.run, program, { core.tensor(1) }):find("more than 1000 iterations", 1, true))
+  end)
+
+  it("end a loop whose stacked output or sequence grows for ever", function()
+    local before = peak()
+    local stacked = model(node("Loop", "stacking", { "", "" }, { "y" }, subgraph("body", counters .. on .. row ..
+      bytes(12, value_info("row", FLOAT, { 1000 })))) .. bytes(12, value_info("y", FLOAT, { "n", 1000 })))
+    local sequence = bytes(2, bytes(4, bytes(1, tensor_type(FLOAT, { 1000 }))))
+    local growing = model(node("SequenceEmpty", "empty", {}, { "s" }) .. node("Loop", "growing", { "", "", "s" }, { "t" }, subgraph("body", counters ..
+      bytes(11, bytes(1, "a") .. sequence) .. on .. row .. node("SequenceInsert", "more", { "a", "row" }, { "b" }) ..
+      bytes(12, bytes(1, "b") .. sequence))) .. node("SequenceLength", "length", { "t" }, { "y" }) .. bytes(12, value_info("y", INT64, {})))
+    for name, text in pairs { stacking = stacked, growing = growing } do
+      local program = assert(core.program(assert(core.onnx_parse(text, name)), { max_memory = 20000000 }))
+      fails("max_memory", program.run, program, {})
+    end
+    assert.is_true(peak() - before < 120 * 1024)
+  end)
+
+  it("refuse functions that call themselves or unfold without end", function()
+    local function func(name, body) return bytes(25, bytes(1, name) .. bytes(4, "a") .. bytes(5, "b") .. body .. bytes(9, bytes(1, "") ..
+      number(2, 17)) .. bytes(9, bytes(1, "mine") .. number(2, 1)) .. bytes(10, "mine")) end
+    local function call(name, from, to) return bytes(7, bytes(1, from) .. bytes(2, to) .. bytes(4, name) .. bytes(7, "mine")) end
+    local graph = bytes(1, bytes(1, "x") .. bytes(2, "y") .. bytes(4, "F0") .. bytes(7, "mine")) .. bytes(11, value_info("x", FLOAT, {})) ..
+      bytes(12, value_info("y", FLOAT, {}))
+    local imported = bytes(8, bytes(1, "mine") .. number(2, 1))
+    local itself = model(graph, imported .. func("F0", call("F0", "a", "b")))
+    assert.is_nil((core.onnx_parse(itself, "itself")))
+    local each = imported -- each calls the next one twice: 2^40 nodes
+    for i = 0, 39 do each = each .. func("F" .. i, call("F" .. i + 1, "a", "c") .. call("F" .. i + 1, "c", "b")) end
+    each = each .. func("F40", bytes(7, bytes(1, "a") .. bytes(2, "b") .. bytes(4, "Neg")))
+    local _, message = core.onnx_parse(model(graph, each), "laughs", { nodes = 10000 })
+    assert.truthy(message:find("10000 nodes", 1, true), message)
+  end)
+
+  it("refuse subgraphs nested too deep", function()
+    local condition = bytes(5, number(2, BOOL) .. bytes(8, "c") .. bytes(9, "\1"))
+    local function nested(depth)
+      local graph = node("Neg", "n", { "x" }, { "y" }) .. bytes(12, value_info("y", FLOAT, {}))
+      for i = 1, depth do
+        graph = node("If", "if" .. i, { "c" }, { "y" }, subgraph("then_branch", graph) .. subgraph("else_branch",
+          node("Neg", "other", { "x" }, { "y" }) .. bytes(12, value_info("y", FLOAT, {})))) .. bytes(12, value_info("y", FLOAT, {}))
+      end
+      return model(condition .. graph .. bytes(11, value_info("x", FLOAT, {})))
+    end
+    local program = assert(core.program(assert(core.onnx_parse(nested(20), "nested"))))
+    assert.equal(-2, program:run({ core.tensor(2) })[1]:item())
+    assert.is_nil((core.onnx_parse(nested(20), "nested", { depth = 10 })))
+    for _, depth in ipairs { 100, 400 } do assert.is_nil((core.onnx_parse(nested(depth), "nested"))) end
   end)
 end)

@@ -65,8 +65,14 @@ ml_status ml_fail_in(ml_error *err, ml_status code, const char *format, ...) {
   int length = vsnprintf(text, ML_ERROR_MAX, format, arguments);
   va_end(arguments);
   if (length < 0) return err->code;
-  size_t used = strlen(text);
-  snprintf(text + used, sizeof text - used, ": %s", err->message);
+  size_t used = strlen(text), old = strlen(err->message), room = ML_ERROR_MAX / 2;
+  const char *rest = err->message, *mark = "";
+  if (used + 2 + old >= ML_ERROR_MAX && used < room) { /* what went wrong stands at the end: the middle gives way */
+    mark = "… ";
+    rest += used + 2 + strlen(mark) + old + 1 - ML_ERROR_MAX;
+    while (((unsigned char)*rest & 0xC0) == 0x80) rest++;
+  }
+  snprintf(text + used, sizeof text - used, ": %s%s", mark, rest);
   store(err->message, text);
   return err->code;
 }

@@ -519,6 +519,17 @@ static ml_status make_node(ml__importer *im, const ml_op_def *op, const ml__onnx
   return ML_OK;
 }
 
+/* A subgraph where the operator takes none: refused before an upgrade rewrites the attributes and loses it. */
+static ml_status check_graphs(const ml_op_def *op, const ml__onnx_node *node, ml_error *err) {
+  for (size_t i = 0; i < node->n_attrs; i++) {
+    const ml_attr_def *def = op->attrs;
+    while (def && def->name && (def->type != ML_ATTR_GRAPH || strcmp(def->name, node->attrs[i].name) != 0)) def++;
+    if (node->attrs[i].type == ML_ATTR_GRAPH && (!def || !def->name))
+      return ml_fail(err, ML_INVALID_ARGUMENT, "attribute '%s' is a graph, which the operator does not take", node->attrs[i].name);
+  }
+  return ML_OK;
+}
+
 static ml_status read_node(ml__importer *im, ml_pb_reader reader, size_t index, ml_error *err) {
   node_fields fields;
   ML_TRY(scan_node(im, reader, &fields, err));
@@ -547,6 +558,7 @@ static ml_status read_node(ml__importer *im, ml_pb_reader reader, size_t index, 
   if (status == ML_OK) status = ml__onnx_read_attrs(im, reader, &node, &owned, err);
   if (status == ML_OK && !op && !function)
     status = ml__onnx_gradient(&im->upgrade, &node, im->source->limits.max_nodes, err);
+  if (status == ML_OK && op) status = check_graphs(op, &node, err);
   if (status == ML_OK && op) {
     status = ml__opset_upgrade(&im->upgrade, &node, err);
     owned.n_graphs = 0; /* an upgrade may have put a graph around a graph */

@@ -46,8 +46,8 @@ ml_status ml__opset_up_scan(ml__upgrade *u, ml__onnx_node *n, ml_error *err) {
   ml_attr attrs[3] = {take_attr(n, "body"), take_attr(n, "num_scan_inputs"), take_attr(n, "directions")};
   bool moved = false;
   ml_graph *body;
+  if (attrs[0].type == ML_ATTR_GRAPH) n->attrs[n->n_attrs++] = attrs[0]; /* stays with the node until it has moved */
   if (attrs[0].type != ML_ATTR_GRAPH || attrs[1].type != ML_ATTR_INT) return ml_fail(err, ML_INVALID_ARGUMENT, "attribute 'body' or 'num_scan_inputs' is missing");
-  n->attrs[n->n_attrs++] = attrs[0]; /* stays with the node until it has moved */
   size_t captures = (size_t)ml_subgraph_captures(attrs[0].as.graph);
   if (n->n_in < captures + 2) return ml_fail(err, ML_INVALID_ARGUMENT, "%zu inputs, expected at least 2", n->n_in - captures);
   if (n->in[0]) return ml_fail(err, ML_UNIMPLEMENTED, "sequence_lens is not supported");

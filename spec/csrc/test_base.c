@@ -49,8 +49,12 @@ static void test_status(void) {
   ml_fail(&err, ML_INTERNAL, "%s", text);
   ok(strlen(err.message) == ML_ERROR_MAX - 1, "a long message is cut");
   for (int i = 0; i < 40; ++i) ml_fail_in(&err, ML_INTERNAL, "context");
-  ok(strlen(err.message) == ML_ERROR_MAX - 1 && strncmp(err.message, "context: context: ", 18) == 0,
-     "long contexts are cut at the end");
+  ok(strlen(err.message) < ML_ERROR_MAX && strlen(err.message) > ML_ERROR_MAX - 20 && strncmp(err.message, "context: … a", 14) == 0,
+     "long contexts are cut in the middle");
+  ml_fail(&err, ML_INTERNAL, "the reason");
+  for (int i = 0; i < 100; ++i) ml_fail_in(&err, ML_INTERNAL, "context %d", i);
+  ok(strncmp(err.message, "context 99: … ", 16) == 0 &&
+         strcmp(err.message + strlen(err.message) - 12, ": the reason") == 0, "the reason stays: %s", err.message);
   for (size_t shift = 0; shift < 4; ++shift) { /* three-byte characters: the cut falls on each place */
     memset(text, 'a', shift);
     for (size_t i = shift; i + 3 < sizeof text; i += 3) memcpy(text + i, "\xE2\x82\xAC", 4);
