@@ -559,6 +559,7 @@ static ml_status read_node(ml__importer *im, ml_pb_reader reader, size_t index, 
   if (status == ML_OK && op) status = check_graphs(op, &node, err);
   if (status == ML_OK && !op && !function)
     status = ml__onnx_gradient(&im->upgrade, &node, im->source->limits.max_nodes, err);
+  if (status == ML_OK && op) status = check_graphs(op, &node, err);
   if (status == ML_OK && op) {
     status = ml__opset_upgrade(&im->upgrade, &node, err);
     owned.n_graphs = 0; /* an upgrade may have put a graph around a graph */
