@@ -377,9 +377,57 @@ static size_t put_level(ml_json_writer *w, const ml_view *v, int32_t level, size
   return at - begin;
 }
 
-void ml_json_put_tensor(ml_json_writer *writer, const ml_view *view, bool base64) { put_level(writer, view, 0, 0, base64); }
+static void put_map(ml_json_writer *w, const ml_container *map, bool base64) {
+  const ml_view *keys = &map->items[0].tensor->view, *values = &map->items[1].tensor->view;
+  ml_json_put_literal(w, "{");
+  for (size_t i = 0; i < keys->count; i++) {
+    const ml_str *text = keys->dtype == ML_STRING ? (const ml_str *)keys->data + i : NULL;
+    if (i) ml_json_put_literal(w, ", ");
+    if (text) {
+      ml_json_put_string(w, text->bytes, text->length);
+    } else {
+      ml_json_put_literal(w, "\"");
+      put_element(w, keys, i, false);
+      ml_json_put_literal(w, "\"");
+    }
+    ml_json_put_literal(w, ": ");
+    put_element(w, values, i, base64);
+  }
+  ml_json_put_literal(w, "}");
+}
+
+static void put_item(ml_json_writer *w, const ml_item *item, bool base64) {
+  const ml_container *c = item->container;
+  if (!c) {
+    ml_json_put_tensor(w, &item->tensor->view, base64);
+    return;
+  }
+  ml_kind kind = ml_type_kind(c->type);
+  if (kind == ML_KIND_MAP_INT64 || kind == ML_KIND_MAP_STRING) {
+    put_map(w, c, base64);
+  } else if (kind == ML_KIND_OPTIONAL) {
+    if (c->count) put_item(w, &c->items[0], base64);
+    else ml_json_put_literal(w, "null");
+  } else {
+    ml_json_put_literal(w, "[");
+    for (size_t i = 0; i < c->count && w->status == ML_OK; i++) {
+      if (i) ml_json_put_literal(w, ", ");
+      put_item(w, &c->items[i], base64);
+    }
+    ml_json_put_literal(w, "]");
+  }
+}
+
+void ml_json_put_tensor(ml_json_writer *writer, const ml_view *view, bool base64) {
+  if (view->type) put_item(writer, &(ml_item){NULL, ml_view_container(view)}, base64);
+  else put_level(writer, view, 0, 0, base64);
+}
 
 void ml_json_put_row(ml_json_writer *writer, const ml_view *view, size_t row, bool base64) {
+  if (view->type) {
+    put_item(writer, &ml_view_container(view)->items[row], base64);
+    return;
+  }
   size_t rows = (size_t)view->dims[0];
   put_level(writer, view, 1, rows ? view->count / rows * row : 0, base64);
 }

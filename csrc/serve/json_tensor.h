@@ -5,7 +5,7 @@
 #ifndef ML_SERVE_JSON_TENSOR_H
 #define ML_SERVE_JSON_TENSOR_H
 #include "codec/json.h"
-#include "tensor/tensor.h"
+#include "tensor/container.h"
 
 typedef struct ml_json_tensor { /* elements of one input */
   char *data; size_t bytes;     /* capacity */
@@ -46,9 +46,9 @@ const char *ml_json_shape_text(const int64_t *dims, int32_t rank, char *text, si
 const char *ml_tf_dtype_name(ml_dtype dtype);
 /* Whether elements of this dtype can be written; else INVALID_ARGUMENT in TensorFlow Serving's words. */
 ml_status ml_json_tensor_writable(ml_dtype dtype, ml_error *err);
-/* Nested lists; strings as {"b64": "…"} when base64. */
+/* Nested lists; strings as {"b64": "…"} when base64. Sequences are lists too, maps objects (integer keys as text), an optional its value or null. */
 void ml_json_put_tensor(ml_json_writer *writer, const ml_view *view, bool base64);
-/* Row `row` along axis 0 (rank >= 1). */
+/* Row `row` along axis 0 (rank >= 1), or element `row` of a sequence. */
 void ml_json_put_row(ml_json_writer *writer, const ml_view *view, size_t row, bool base64);
 
 #endif

@@ -535,8 +535,15 @@ static ml_status check_outputs(const request *r, ml_session *session, size_t *ro
   const ml_signature *g = r->signature;
   for (size_t i = 0; i < g->n_outputs; i++) {
     const ml_view *v = ml_session_output(session, g->outputs[i].index);
-    ML_TRY(ml_json_tensor_writable(v->dtype, err));
+    ML_TRY(ml_json_tensor_writable(v->type ? ml_type_dtype(v->type) : v->dtype, err));
     if (!r->row) continue;
+    if (ml_type_kind(v->type) == ML_KIND_SEQUENCE) { /* one element a row: what ZipMap makes of probabilities */
+      size_t count = ml_view_container(v)->count;
+      if (i == 0) *rows = count;
+      else if (count != *rows)
+        return ml_fail(err, ML_INVALID_ARGUMENT, "Tensor name: %s has inconsistent batch size: %zu expecting: %zu", g->outputs[i].name, count, *rows);
+      continue;
+    }
     if (v->rank < 1) return ml_fail(err, ML_INVALID_ARGUMENT, "Tensor name: %s has no shape information ", g->outputs[i].name);
     if (i == 0) *rows = (size_t)v->dims[0];
     else if ((size_t)v->dims[0] != *rows)
@@ -608,6 +615,16 @@ static ml_status make_views(request *r, ml_error *err) {
   return ML_OK;
 }
 
+static ml_status check_inputs(const ml_servable *s, ml_error *err) {
+  const ml_graph *g = ml_program_graph(s->program);
+  char text[96];
+  for (size_t i = 0; i < g->n_inputs; i++)
+    if (g->inputs[i]->type)
+      return ml_fail(err, ML_UNIMPLEMENTED, "input '%s' is %s, which a request cannot hold", g->inputs[i]->name,
+                     ml_type_format(g->inputs[i]->type, text, sizeof text));
+  return ML_OK;
+}
+
 static ml_status run(ml_servable *s, request *r, ml_json_writer *out, ml_error *err) {
   ml_session *session = NULL;
   size_t rows = 0;
@@ -633,6 +650,7 @@ ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size
   request *r = NULL;
   ml_error local;
   if (!err) err = &local;
+  ML_TRY(check_inputs(servable, err));
   ML_TRY(take_request(servable, &r, err));
   ml_json_decoder_reset(&r->decoder, body, size, servable->max_elements);
   ml_status status = read_root(servable, r, signature, err);
