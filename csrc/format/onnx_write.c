@@ -206,7 +206,8 @@ static ml_status put_value_info(const exporter *ex, uint32_t number, const ml_va
   put_name(w, ML__VALUE_NAME, name_of(ex, v));
   size_t type = ml_pb_open(w, ML__VALUE_TYPE);
   ml_value typed = *v;
-  if (ex->outer && number == ML__GRAPH_OUTPUT && !v->type) typed.rank = ML_UNKNOWN; /* a branch that is not taken need not fit: no shape is promised */
+  /* a branch that is not taken need not fit: no shape is promised */
+  if (ex->outer && number == ML__GRAPH_OUTPUT && !v->type) typed.rank = ML_UNKNOWN;
   ml__onnx_put_type(w, &typed);
   ml_pb_close(w, type);
   ml_pb_close(w, info);

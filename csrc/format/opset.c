@@ -977,7 +977,8 @@ static const struct { const char *op, *attr; int32_t since; int64_t fallback;
 #define SMALL (ML_BIT(ML_INT8) | ML_BIT(ML_UINT8) | ML_BIT(ML_INT16) | ML_BIT(ML_UINT16))
 static const struct { const char *op; int32_t since; uint32_t types;
 } wider[] = {
-    {"Add", 14, SMALL}, {"Clip", 12, ML_MASK_I}, {"Div", 14, SMALL}, {"Max", 12, ML_MASK_I}, {"MaxPool", 12, SMALL}, {"Min", 12, ML_MASK_I},
+    {"Add", 14, SMALL}, {"Clip", 12, ML_MASK_I}, {"Div", 14, SMALL}, {"IsInf", 20, ML_BIT(ML_FLOAT16) | ML_BIT(ML_BFLOAT16)},
+    {"Max", 12, ML_MASK_I}, {"MaxPool", 12, SMALL}, {"Min", 12, ML_MASK_I},
     {"Mul", 14, SMALL}, {"Pow", 12, ML_MASK_I}, {"ReduceMax", 12, ML_BIT(ML_INT8) | ML_BIT(ML_UINT8)},
     {"ReduceMin", 12, ML_BIT(ML_INT8) | ML_BIT(ML_UINT8)}, {"Relu", 14, ML_MASK_I}, {"Sub", 14, SMALL},
 };
@@ -999,7 +1000,7 @@ static int32_t needed_by_tables(const ml_node *node, int32_t needed) {
   }
   for (int32_t i = 0; i < node->n_in + node->n_out; i++) {
     const ml_value *v = i < node->n_in ? node->in[i] : node->out[i - node->n_in];
-    int32_t least = !v ? 0 : v->type ? needed_by_container(node, v) : v->dtype == ML_BFLOAT16 ? 13 : 0; /* bfloat16: in none before 13 */
+    int32_t least = v && v->type ? needed_by_container(node, v) : 0;
     if (least > needed) needed = least;
   }
   for (size_t i = 0; i < sizeof wider / sizeof *wider; i++)
@@ -1074,6 +1075,7 @@ ml_status ml__opset_upgrade(ml__upgrade *upgrade, ml__onnx_node *node, ml_error 
 /* The opset that gave an element type to the operators that take it. */
 static int32_t dtype_introduced(const ml_value *value) {
   switch (value ? value->dtype : ML_DTYPE_NONE) {
+    case ML_BFLOAT16: return 13;
     case ML_FLOAT8E4M3FN:
     case ML_FLOAT8E4M3FNUZ:
     case ML_FLOAT8E5M2:

@@ -1,10 +1,13 @@
-/* float32 to float16. Every float32 value of the graph becomes float16, and a node that ONNX defines for float32 only gets Cast nodes around it (users of
- * onnxconverter-common know this as its block list; here the rule is the operator's definition in ONNX up to version 17). A value has a native form, the
- * type in which its producer gives it, and when somebody wants the other one, one Cast. No shapes are inferred: they do not change. */
+/* float32 to float16. Every float32 value of the graph becomes float16, and a node that ONNX defines for float32 only gets Cast nodes
+ * around it (users of onnxconverter-common know this as its block list; here the rule is the operator's definition in ONNX up to version
+ * 17). A value has a native form, the type in which its producer gives it, and when somebody wants the other one, one Cast. No shapes are
+ * inferred: they do not change. */
 #include <math.h>
 #include <string.h>
+#include "base/cpu.h"
 #include "graph/convert.h"
 #include "graph/pass.h"
+#include "graph/session.h"
 
 #define HALF_MAX 65504.0f
 #define HALF_TINY 5.9604644775390625e-8f /* 2^-24, the smallest subnormal */
@@ -33,7 +36,8 @@ static bool begins(const char *text, const char *with) { return strncmp(text, wi
 static bool is_full(const ml_node *n) {
   static const char *const names[] = {
       "Bernoulli", "BitCast", "BlackmanWindow", "Celu", "ConcatFromSequence", "ConstantOfShape", "CumProd", "CumSum", "DequantizeLinear",
-      "DynamicQuantizeLinear", "EyeLike", "HammingWindow", "HannWindow", "ImageDecoder", "IsInf", "MelWeightMatrix", "Multinomial", "NonMaxSuppression",
+      "DynamicQuantizeLinear", "EyeLike", "HammingWindow", "HannWindow", "ImageDecoder", "IsInf", "MelWeightMatrix", "Multinomial",
+      "NonMaxSuppression",
       "QLinearConv", "QLinearMatMul", "QuantizeLinear", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range",
       "SplitToSequence", "TfIdfVectorizer", NULL};
   const char *name = n->op->name;
@@ -197,7 +201,8 @@ static ml_status halve(halver *h, ml_error *err) {
 static bool is_not_constant(const ml_node *node) { return node->op != &ml_op_constant; }
 
 ml_status ml_graph_to_half(ml_graph *g, bool keep_io, ml_half_report *report, ml_error *err) {
-  const ml_compile_options options = {.level = ML_LEVEL_EXACT};
+  ml__budget budget = {.limit = ml_memory_size() / 2};
+  const ml_compile_options options = {.level = ML_LEVEL_EXACT, .budget = &budget};
   ML_TRY(ml__fold(g, &options, is_not_constant, err)); /* Constant nodes become initialisers */
   halver h = {.g = g, .keep_io = keep_io, .report = report, .n_old = g->n_nodes, .n_values = g->n_values};
   h.old = ml_alloc_zero(g->n_nodes + 1, sizeof *h.old);

@@ -1,6 +1,6 @@
-/* Shape arithmetic. Exporters write x.view(x.shape[0], 256) as Shape, Gather, Unsqueeze, Concat, Reshape. What such a chain gives is followed element by
- * element: a known dimension is a number, an unknown one "dimension d of value x". A chain that is all numbers becomes a constant; a Reshape of the rest
- * copies its own dimensions by 0, and one that remains is -1. */
+/* Shape arithmetic. Exporters write x.view(x.shape[0], 256) as Shape, Gather, Unsqueeze, Concat, Reshape. What such a chain gives is
+ * followed element by element: a known dimension is a number, an unknown one "dimension d of value x". A chain that is all numbers
+ * becomes a constant; a Reshape of the rest copies its own dimensions by 0, and one that remains is -1. */
 #include <string.h>
 #include "graph/convert.h"
 
@@ -73,7 +73,8 @@ static bool of_gather(const chains *c, const ml_node *n, vector *out) {
 
 static bool of_slice(const chains *c, const ml_node *n, vector *out) {
   vector from, start, end, step = {.n = 1, .items[0].number = 1};
-  if (!get(c, n, 0, &from) || from.rank != 1 || !get_numbers(c, n, 1, &start) || !get_numbers(c, n, 2, &end) || start.n != 1 || end.n != 1) return false;
+  if (!get(c, n, 0, &from) || from.rank != 1 || !get_numbers(c, n, 1, &start) || !get_numbers(c, n, 2, &end)) return false;
+  if (start.n != 1 || end.n != 1) return false;
   if (n->n_in > 4 && n->in[4] && (!get_numbers(c, n, 4, &step) || step.n != 1 || step.items[0].number < 1)) return false;
   int64_t size = (int64_t)from.n, a = start.items[0].number, b = end.items[0].number;
   a = clamp(a < 0 ? a + size : a, 0, size);

@@ -1,11 +1,11 @@
 /* Folding and simplifying for a file: what stays is standard ONNX that computes the same. The steps run in turn until none finds anything. */
 #include <string.h>
+#include "base/cpu.h"
 #include "graph/convert.h"
 #include "graph/pass.h"
+#include "graph/session.h"
 
 enum { MAX_ROUNDS = 16 }; /* each round that changes something removes a node or an operand; a chain may need several */
-
-static const ml_compile_options options = {.level = ML_LEVEL_EXACT};
 
 /* ---------------------------------------------------------------- constants ---- */
 static bool same_elements(const ml_value *v, double number) {
@@ -83,7 +83,9 @@ static bool is_idle_slice(const ml_node *n) {
   return true;
 }
 
-static bool is_off(const ml_node *n, int32_t index) { return left_out(n, index) || (n->in[index]->dtype == ML_BOOL && same_elements(n->in[index], 0)); }
+static bool is_off(const ml_node *n, int32_t index) {
+  return left_out(n, index) || (n->in[index]->dtype == ML_BOOL && same_elements(n->in[index], 0));
+}
 
 static bool is_idle_dropout(const ml_node *n) { return !(n->n_out > 1 && n->out[1]) && is_off(n, 2); }
 
@@ -170,11 +172,17 @@ ml_status ml__simplify_noops(ml_graph *g, bool *changed, ml_error *err) {
 /* ---------------------------------------------------------------- all ---- */
 static bool keep_small(const ml_node *node) { return node->op == &ml_op_dequantize_linear; }
 
-/* Bounds of Range that are lists of one element: runtimes let that pass at run time, but not in an initialiser. */
+/* Bounds of Range that are lists of one element: runtimes let that pass at run time, but not where they know the shape. */
 static ml_status scalar_bounds(ml_graph *g, ml_node *n, ml_error *err) {
   for (int32_t k = 0; k < n->n_in; k++) {
     ml_value *v = n->in[k];
-    if (!v || !v->init || v->rank == 0 || v->init->view.count != 1) continue;
+    if (!v || v->rank != 1 || v->dims[0] != 1) continue;
+    if (!v->init) {
+      size_t at = ml_graph_node_index(g, n);
+      ML_TRY(ml_graph_node(g, &ml_op_squeeze, NULL, NULL, 0, 1, &v, 1, NULL, &n->in[k], err));
+      ml_graph_move_last(g, at);
+      continue;
+    }
     ml_tensor *scalar;
     ML_TRY(ml_tensor_reshape(v->init, NULL, 0, &scalar, err));
     ml_status status = ml_graph_initializer(g, NULL, scalar, false, &n->in[k], err);
@@ -184,19 +192,27 @@ static ml_status scalar_bounds(ml_graph *g, ml_node *n, ml_error *err) {
   return ML_OK;
 }
 
-ml_status ml_graph_fold(ml_graph *g, ml_error *err) {
+/* One budget for all rounds: as in a program, constants may take half of the machine's memory. */
+static ml_status fold(ml_graph *g, ml__budget *budget, ml_error *err) {
+  const ml_compile_options options = {.level = ML_LEVEL_EXACT, .budget = budget};
   ML_TRY(ml__fold(g, &options, keep_small, err));
   for (size_t i = 0; i < g->n_nodes; i++)
     if (g->nodes[i]->op == &ml_op_range) ML_TRY(scalar_bounds(g, g->nodes[i], err));
   return ML_OK;
 }
 
+ml_status ml_graph_fold(ml_graph *g, ml_error *err) {
+  ml__budget budget = {.limit = ml_memory_size() / 2};
+  return fold(g, &budget, err);
+}
+
 ml_status ml_graph_simplify(ml_graph *g, ml_error *err) {
+  ml__budget budget = {.limit = ml_memory_size() / 2};
   bool changed = true;
   for (int round = 0; changed && round < MAX_ROUNDS; round++) {
     changed = false;
     size_t before = g->n_nodes;
-    ML_TRY(ml_graph_fold(g, err));
+    ML_TRY(fold(g, &budget, err));
     bool shapes = false, noops = false, fused = false;
     ML_TRY(ml__simplify_shapes(g, &shapes, err));
     ML_TRY(ml__simplify_noops(g, &noops, err));

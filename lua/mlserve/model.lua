@@ -317,7 +317,8 @@ local function signature_of(graph)
 end
 
 --- A copy for another place: a part of the model, smaller, simpler, with a fixed batch or in float16. What was learnt is the same.
---- Options, done in this order: inputs and outputs (arrays of value names: the part between them), batch (number for the unknown first dimension of the
+--- Options, done in this order: inputs and outputs (arrays of value names: the part between them), batch (number for the unknown first
+--- dimension of the
 --- inputs), fold (constant folding), simplify (folding, dead code, nodes that change nothing, shape arithmetic, BatchNormalization into the product
 --- before it), fp16 (float16 weights and arithmetic), keep_io_types (default true: with fp16, inputs and outputs stay float32). See save for opset.
 ---@param given table|nil
@@ -461,7 +462,8 @@ local save_rules = { opset = { type = "integer", min = 1 }, metadata = { type = 
 
 --- Saves the model: to a path ending in .onnx, or as the next version (BASE/N/model.onnx) below a model directory.
 --- The file appears whole or not at all.
---- Options: opset (version of ai.onnx to write, from 11 on; default 17, or the lowest newer one that every operator can be said in; an operator that it
+--- Options: opset (version of ai.onnx to write, from 11 on; default 17, or the lowest newer one that every operator can be said in; an operator
+--- that it
 --- cannot express is an error), metadata (false: what is stored with the model stays as it was loaded).
 ---@param path string
 ---@param given table|nil

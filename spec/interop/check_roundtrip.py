@@ -146,7 +146,8 @@ def check_all(found, opset=None, convert=None, alike=None):
     """Every model written in one operator set (None: the lowest that fits, from 17 on), converted by options of model:convert."""
     what = " ".join(([f"opset {opset}"] if opset else []) + sorted(convert or {})) or "as it is"
     counts = dict(models=0, refused=0, inexpressible=0, unchecked=0, run=0)
-    answers = ask("roundtrip.lua", [dict(path=path, to=to, **({"opset": opset} if opset else {}), **({"convert": convert} if convert else {})) for _, path, to in found])
+    options = {**({"opset": opset} if opset else {}), **({"convert": convert} if convert else {})}
+    answers = ask("roundtrip.lua", [dict(path=path, to=to, **options) for _, path, to in found])
     for (name, path, to), answer in zip(found, answers):
         name = f"{name} ({what})"
         counts["models"] += 1

@@ -67,7 +67,7 @@ ml_status ml__fold(ml_graph *graph, const ml_compile_options *options, bool (*ke
   for (size_t i = 0; i < graph->n_nodes; i++) {
     ml_node *node = graph->nodes[i];
     ML_TRY(ml_node_infer(graph, node, err)); /* shapes may be known now that inputs are */
-    if (foldable(node, options) && !(keep && keep(node))) fold_node(node);
+    if (!(keep && keep(node)) && foldable(node, options)) fold_node(node);
   }
   ml_graph_remove_if(graph, is_folded);
   return ml_graph_prune(graph, err);
