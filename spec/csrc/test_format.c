@@ -490,8 +490,10 @@ static void test_tensors(void) {
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     maker m;
+    unsigned char raw[64] = {0};
+    memcpy(raw, pair, sizeof pair);
     begin_model(&m, 17);
-    put_init(&m, "w", cases[i].type, cases[i].dims, cases[i].rank, pair, cases[i].size);
+    put_init(&m, "w", cases[i].type, cases[i].dims, cases[i].rank, raw, cases[i].size);
     put_node(&m, "Identity", "", "n", "w", NULL, "y");
     put_io(&m, 12, "y", cases[i].type == 77 ? 1 : cases[i].type, NULL, 0);
     expect(&m, cases[i].what, cases[i].code, cases[i].text);
