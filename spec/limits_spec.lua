@@ -147,7 +147,7 @@ describe("limits", function()
       local program = assert(core.program(assert(core.onnx_parse(text, name)), { max_memory = 20000000 }))
       fails("max_memory", program.run, program, {})
     end
-    assert.is_true(peak() - before < 120 * 1024)
+    assert.is_true(os.getenv "SANITIZER" ~= nil or peak() - before < 120 * 1024) -- sanitizers hold on to freed memory
   end)
 
   it("refuse functions that call themselves or unfold without end", function()

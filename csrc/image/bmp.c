@@ -96,7 +96,8 @@ static void plain_row(const bitmap *b, const uint8_t *from, uint8_t *rgb) {
   for (size_t x = 0; x < b->width; x++, rgb += 3) {
     if (b->bits <= 8) {
       size_t bit = x * b->bits;
-      memcpy(rgb, b->palette[from[bit / 8] >> (8 - b->bits - bit % 8) & ((1u << b->bits) - 1)], 3);
+      unsigned shift = (unsigned)(8 - b->bits - bit % 8), index = (unsigned)from[bit / 8] >> shift;
+      memcpy(rgb, b->palette[index & ((1u << b->bits) - 1)], 3);
     } else if (b->bits == 24) {
       for (int c = 0; c < 3; c++) rgb[c] = from[3 * x + 2 - (size_t)c];
     } else {

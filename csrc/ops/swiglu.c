@@ -18,6 +18,7 @@ static ml_status infer(ml_op_ctx *ctx, ml_error *err) {
 
 static void block_f32(const ml_kernels *kernels, const float *a, const float *b, float *y, size_t n, float alpha) {
   float gate[ML__BLOCK];
+  gate[0] = 0; /* n is never 0, which no compiler knows */
   for (size_t i = 0; i < n; ++i) gate[i] = alpha * a[i];
   kernels->unary_f32(ML_UN_SIGMOID, gate, gate, n, 1.0f, 1.0f);
   for (size_t i = 0; i < n; ++i) y[i] = a[i] * gate[i] * b[i];
