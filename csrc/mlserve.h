@@ -96,7 +96,7 @@ enum {
   MLSERVE_FLOAT6E3M2 = 28
 };
 
-/* What a value is. Only tensors can be looked into so far; accessors of the others will be added. */
+/* What a value is: a tensor; a sequence of values of one type; an optional, which holds a value or none; a map from int64s or strings to scalars. */
 enum { MLSERVE_KIND_NONE = 0, MLSERVE_KIND_TENSOR = 1, MLSERVE_KIND_SEQUENCE = 2, MLSERVE_KIND_OPTIONAL = 3, MLSERVE_KIND_MAP = 4 };
 
 /* How much the compiler may change a model. */
@@ -109,7 +109,7 @@ enum {
 
 typedef struct mlserve_model mlserve_model; /* a compiled model; never changes */
 typedef struct mlserve_info mlserve_info;   /* what is known of an input or output before a run; belongs to its model */
-typedef struct mlserve_value mlserve_value; /* an input or output of a run: a tensor */
+typedef struct mlserve_value mlserve_value; /* an input or output of a run, or a part of one */
 
 /* ---- the library ---- */
 
@@ -166,11 +166,14 @@ MLSERVE_API const mlserve_info *mlserve_input(const mlserve_model *model, size_t
 MLSERVE_API const mlserve_info *mlserve_output(const mlserve_model *model, size_t index);
 /* The name in the model; NULL for NULL. */
 MLSERVE_API const char *mlserve_info_name(const mlserve_info *info);
-/* MLSERVE_KIND_…; MLSERVE_KIND_NONE for NULL and for what this version cannot pass. */
+/* MLSERVE_KIND_…; MLSERVE_KIND_NONE for NULL. */
 MLSERVE_API int32_t mlserve_info_kind(const mlserve_info *info);
-/* The element type; MLSERVE_DTYPE_NONE when it is not known. */
+/* The whole type: "tensor(float32)", "seq(map(string,tensor(float32)))", "optional(seq(tensor(int64)))"; "any" for an element type that is not
+ * known. NULL for NULL. */
+MLSERVE_API const char *mlserve_info_type(const mlserve_info *info);
+/* The element type, of what is no tensor that of the tensors inside (of a map: its values); MLSERVE_DTYPE_NONE when it is not known. */
 MLSERVE_API mlserve_dtype mlserve_info_dtype(const mlserve_info *info);
-/* The number of dimensions; -1 when it is not known. */
+/* The number of dimensions; -1 when it is not known, and of what is no tensor. */
 MLSERVE_API int32_t mlserve_info_rank(const mlserve_info *info);
 /* Size of dimension `axis` from 0; -1 when it is not known or there is no such axis. */
 MLSERVE_API int64_t mlserve_info_dim(const mlserve_info *info, int32_t axis);
@@ -212,35 +215,64 @@ MLSERVE_API mlserve_status mlserve_value_strings(const char *const *strings, con
                                                  mlserve_value **value, char *message, size_t message_size);
 /* Frees the value and its own memory, not that of mlserve_value_wrap. NULL is allowed. */
 MLSERVE_API void mlserve_value_free(mlserve_value *value);
-/* Another shape (another batch, say) on the same memory; the new one has to fit. Errors: INVALID_ARGUMENT, OUT_OF_RANGE (the value is as it was). */
+/* Another shape (another batch, say) on the same memory; the new one has to fit. Errors: INVALID_ARGUMENT (no tensor, too),
+ * OUT_OF_RANGE (the value is as it was). */
 MLSERVE_API mlserve_status mlserve_value_set_dims(mlserve_value *value, const int64_t *dims, int32_t rank, char *message, size_t message_size);
 /* MLSERVE_KIND_…; MLSERVE_KIND_NONE for NULL. */
 MLSERVE_API int32_t mlserve_value_kind(const mlserve_value *value);
-/* The element type; MLSERVE_DTYPE_NONE for NULL. */
+/* The whole type, as mlserve_info_type; valid until the value is freed. */
+MLSERVE_API const char *mlserve_value_type(const mlserve_value *value);
+/* The element type, of what is no tensor that of the tensors inside; MLSERVE_DTYPE_NONE for NULL and when it is not known. */
 MLSERVE_API mlserve_dtype mlserve_value_dtype(const mlserve_value *value);
-/* The number of dimensions; -1 for NULL. */
+/* The number of dimensions; -1 for NULL and what is no tensor. */
 MLSERVE_API int32_t mlserve_value_rank(const mlserve_value *value);
 /* Size of dimension `axis` from 0; -1 when there is no such axis. */
 MLSERVE_API int64_t mlserve_value_dim(const mlserve_value *value, int32_t axis);
-/* The number of elements: 1 for a scalar, 0 for NULL. */
+/* The number of elements: 1 for a scalar, 0 for NULL and what is no tensor. */
 MLSERVE_API size_t mlserve_value_count(const mlserve_value *value);
-/* Bytes of all elements; 0 for strings and NULL. */
+/* Bytes of all elements; 0 for strings, NULL and what is no tensor. */
 MLSERVE_API size_t mlserve_value_bytes(const mlserve_value *value);
-/* The elements, row by row; NULL for strings and NULL. Valid until the value is freed. */
+/* The elements, row by row; NULL for strings, NULL and what is no tensor. Valid until the value is freed. Those of a part of another value
+ * (mlserve_value_item, _keys, _values) must not be written. */
 MLSERVE_API void *mlserve_value_data(const mlserve_value *value);
 /* Element `index` of a tensor of strings: *string is not NUL-terminated and valid until the value is freed. Errors: INVALID_ARGUMENT (not strings),
  * OUT_OF_RANGE. */
 MLSERVE_API mlserve_status mlserve_value_string(const mlserve_value *value, size_t index, const char **string, size_t *length,
                                                 char *message, size_t message_size);
 
+/* ---- sequences, optionals and maps ----
+ * They never change, so any number of threads may use one. Tensors that go in are copied; what comes out is a value of its own, to be freed, that
+ * shares the elements and lives on without the whole. */
+
+/* A sequence of `count` values of one type. type: that of the sequence, as mlserve_info_type writes it; NULL: it follows from the items, of which
+ * there must be one then. Errors: INVALID_ARGUMENT (another type, a value that is no item of it). */
+MLSERVE_API mlserve_status mlserve_value_sequence(const char *type, mlserve_value *const *items, size_t count, mlserve_value **value,
+                                                  char *message, size_t message_size);
+/* An optional that holds `item`, or none when that is NULL. type: that of the optional; NULL: it follows from the item. Errors: as above. */
+MLSERVE_API mlserve_status mlserve_value_optional(const char *type, const mlserve_value *item, mlserve_value **value,
+                                                  char *message, size_t message_size);
+/* A map from keys (int64 or string) to values: two tensors of rank 1 and the same size. No key should come twice: only one of them is found.
+ * Errors: INVALID_ARGUMENT. */
+MLSERVE_API mlserve_status mlserve_value_map(const mlserve_value *keys, const mlserve_value *values, mlserve_value **value,
+                                             char *message, size_t message_size);
+/* The number of values in a sequence, or in an optional (0 or 1), or of a map's keys; 0 for others. */
+MLSERVE_API size_t mlserve_value_items(const mlserve_value *value);
+/* Item `index` of a sequence or an optional, as a new value. Errors: INVALID_ARGUMENT (a tensor or a map), OUT_OF_RANGE. */
+MLSERVE_API mlserve_status mlserve_value_item(const mlserve_value *value, size_t index, mlserve_value **item, char *message, size_t message_size);
+/* The keys of a map, a tensor of rank 1, as a new value. Errors: INVALID_ARGUMENT (no map). */
+MLSERVE_API mlserve_status mlserve_value_keys(const mlserve_value *map, mlserve_value **keys, char *message, size_t message_size);
+/* What the keys lead to, in their order: a tensor of rank 1, as a new value. Errors: INVALID_ARGUMENT (no map). */
+MLSERVE_API mlserve_status mlserve_value_values(const mlserve_value *map, mlserve_value **values, char *message, size_t message_size);
+
 /* ---- running ---- */
 
 /* Runs the model. input_names NULL: inputs[i] is for input i; else for the one of that name, in any order; every input of the model is needed once.
  * output_names NULL: outputs[i] is output i, of the first n_outputs; else the one of that name.
  * Where outputs[i] is NULL, the result becomes a new value there, which the caller frees. Where it is a value, the result is written into its
- * memory and the value gets the result's shape; dtype and size have to fit (OUT_OF_RANGE says how many bytes are needed), and strings cannot be
- * written so. After a failure, outputs that were NULL are NULL, and memory of others may have been written. An output value may also be an input
- * of the same run (a state that is carried on); the same value cannot be two outputs.
+ * memory and the value gets the result's shape; dtype and size have to fit (OUT_OF_RANGE says how many bytes are needed). Only
+ * tensors other than of strings can be written so, and not into a part of another value. After a failure, outputs that were NULL are NULL, and memory
+ * of others may have been written. An output value may also be an input of the same run (a state that is carried on); the same value cannot be two
+ * outputs.
  * A run with values for all outputs allocates nothing once the input shapes have been seen (the last 16 sets of shapes are remembered). */
 MLSERVE_API mlserve_status mlserve_run(const mlserve_model *model, const char *const *input_names, mlserve_value *const *inputs, size_t n_inputs,
                                        const char *const *output_names, mlserve_value **outputs, size_t n_outputs,

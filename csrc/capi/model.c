@@ -45,14 +45,18 @@ static ml_status describe(ml_arena *arena, ml_value *const *values, size_t n, ml
     const char *name = ml_arena_strndup(arena, v->name, strlen(v->name));
     int64_t *dims = ml_arena_alloc(arena, (rank + 1) * sizeof *dims);
     const char **dim_names = ml_arena_alloc(arena, (rank + 1) * sizeof *dim_names);
-    if (!name || !dims || !dim_names) return ml_fail_memory(err, bytes, "a model");
+    uint32_t type = v->type ? v->type : ml_type_tensor(v->dtype);
+    char text[ML__TYPE_TEXT];
+    ml_type_format(type, text, sizeof text);
+    const char *type_text = ml_arena_strndup(arena, text, strlen(text));
+    if (!name || !dims || !dim_names || !type_text) return ml_fail_memory(err, bytes, "a model");
     for (size_t d = 0; d < rank; d++) {
       dims[d] = v->dims[d] < 0 ? -1 : v->dims[d];
       if (dims[d] < 0 && v->dim_names[d] && !(dim_names[d] = ml_arena_strndup(arena, v->dim_names[d], strlen(v->dim_names[d]))))
         return ml_fail_memory(err, bytes, "a model");
     }
-    infos[i] = (mlserve_info){ .mark = ML__INFO_MARK, .dtype = v->dtype, .rank = v->rank < 0 ? -1 : v->rank, .name = name, .dims = dims,
-                               .dim_names = dim_names };
+    infos[i] = (mlserve_info){ .mark = ML__INFO_MARK, .type = type, .rank = v->rank < 0 || v->type ? -1 : v->rank, .name = name,
+                               .type_text = type_text, .dims = dims, .dim_names = dim_names };
   }
   return ML_OK;
 }
@@ -128,12 +132,11 @@ const mlserve_info *mlserve_output(const mlserve_model *model, size_t index) { r
 
 const char *mlserve_info_name(const mlserve_info *info) { return checked(info) ? info->name : NULL; }
 
-int32_t mlserve_info_kind(const mlserve_info *info) {
-  return checked(info) && (info->dtype == ML_DTYPE_NONE || ml__capi_is_dtype((mlserve_dtype)info->dtype)) ? MLSERVE_KIND_TENSOR : MLSERVE_KIND_NONE;
-}
+int32_t mlserve_info_kind(const mlserve_info *info) { return checked(info) ? ml__capi_kind(info->type) : MLSERVE_KIND_NONE; }
+const char *mlserve_info_type(const mlserve_info *info) { return checked(info) ? info->type_text : NULL; }
 
 mlserve_dtype mlserve_info_dtype(const mlserve_info *info) {
-  return checked(info) && ml__capi_is_dtype((mlserve_dtype)info->dtype) ? (mlserve_dtype)info->dtype : MLSERVE_DTYPE_NONE;
+  return checked(info) ? (mlserve_dtype)ml_type_dtype(info->type) : MLSERVE_DTYPE_NONE;
 }
 
 int32_t mlserve_info_rank(const mlserve_info *info) { return checked(info) ? info->rank : -1; }

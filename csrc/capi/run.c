@@ -25,25 +25,26 @@ static ml_status find(const mlserve_info *infos, size_t n, const char *name, con
   return ml_fail(err, ML_NOT_FOUND, "the model has no %s named '%s'", what, name);
 }
 
-/* A bool's byte is 0 or 1: operators index with it. */
-static ml_status check_bools(const ml_view *view, const char *name, ml_error *err) {
+ml_status ml__capi_check_elements(const ml_view *view, ml_error *err) {
   const unsigned char *bytes = view->data;
-  for (size_t i = 0; i < view->count; i++)
-    if (bytes[i] > 1) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': element %zu is %u, a bool is 0 or 1", name, i, (unsigned)bytes[i]);
+  if (view->dtype != ML_BOOL && ml_dtype_bits(view->dtype) >= 8) return ML_OK;
+  for (size_t i = 0; i < view->count; i++) {
+    unsigned char element = bytes[i];
+    if (view->dtype == ML_BOOL && element > 1) /* operators index with it */
+      return ml_fail(err, ML_INVALID_ARGUMENT, "element %zu is %u, a bool is 0 or 1", i, (unsigned)element);
+    if (view->dtype != ML_BOOL) ml_mask_small(&element, view->dtype, 1);
+    if (element != bytes[i])
+      return ml_fail(err, ML_INVALID_ARGUMENT, "element %zu is byte %u, which is no %s", i, (unsigned)bytes[i], ml_dtype_name(view->dtype));
+  }
   return ML_OK;
 }
 
-/* Elements of less than 8 bits: nothing but the element may be in the byte. */
-static ml_status check_small(const ml_view *view, const char *name, ml_error *err) {
-  const unsigned char *bytes = view->data;
-  for (size_t i = 0; i < view->count; i++) {
-    unsigned char element = bytes[i];
-    ml_mask_small(&element, view->dtype, 1);
-    if (element != bytes[i])
-      return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': element %zu is byte %u, which is no %s", name, i, (unsigned)bytes[i],
-                     ml_dtype_name(view->dtype));
-  }
-  return ML_OK;
+/* What is wrong with a tensor's element type or shape, the session says. */
+static ml_status check_type(const mlserve_info *info, const mlserve_value *value, ml_error *err) {
+  uint32_t type = ml__capi_type(&value->view);
+  if (ml__capi_kind(info->type) == MLSERVE_KIND_TENSOR && !value->view.type) return ML_OK;
+  if (ml_type_fits(info->type, type)) return ML_OK;
+  return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s': expected %s, got %s", info->name, info->type_text, mlserve_value_type(value));
 }
 
 static ml_status take_inputs(call *c, const char *const *names, size_t n, ml_error *err) {
@@ -59,8 +60,10 @@ static ml_status take_inputs(call *c, const char *const *names, size_t n, ml_err
     if (!ml__capi_is_value(value)) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s' is %s", name, value ? "no value" : "NULL");
     if (names && c->views[at].dtype != ML_DTYPE_NONE) return ml_fail(err, ML_INVALID_ARGUMENT, "input '%s' is given twice", name);
     c->views[at] = value->view;
-    if (value->view.dtype == ML_BOOL) ML_TRY(check_bools(&value->view, name, err));
-    else if (ml_dtype_bits(value->view.dtype) < 8) ML_TRY(check_small(&value->view, name, err));
+    ML_TRY(check_type(&model->inputs[at], value, err));
+    if (value->view.type) continue;
+    ml_status status = ml__capi_check_elements(&value->view, err);
+    if (status != ML_OK) return ml_fail_in(err, status, "input '%s'", name);
   }
   return ML_OK;
 }
@@ -76,12 +79,12 @@ static ml_status take_outputs(call *c, const char *const *names, ml_error *err) 
     else if (i >= model->n_outputs) return ml_fail(err, ML_INVALID_ARGUMENT, "the model has %zu outputs, %zu are asked for", model->n_outputs, n);
     const mlserve_info *info = &model->outputs[c->which[i]];
     const mlserve_value *value = c->outputs[i];
-    if (info->dtype != ML_DTYPE_NONE && !ml__capi_is_dtype((mlserve_dtype)info->dtype))
-      return ml_fail(err, ML_UNIMPLEMENTED, "output '%s' is no tensor", info->name);
     if (!value) continue;
     if (!ml__capi_is_value(value)) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is no value", info->name);
-    if (value->view.dtype == ML_STRING)
-      return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s': strings cannot be written into a value; give NULL", info->name);
+    if (value->view.dtype == ML_STRING || value->view.type || value->part)
+      return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s': %s; give NULL", info->name,
+                     value->view.type ? "only a tensor can be written into" :
+                     value->part ? "a part of another value cannot be written into" : "strings cannot be written into a value");
     for (size_t k = 0; k < i; k++)
       if (c->outputs[k] == value) return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' has the same value as another output", info->name);
   }
@@ -93,17 +96,13 @@ static ml_status take_results(void *context, ml_session *session, ml_error *err)
   for (size_t i = 0; i < c->n_outputs; i++) {
     const ml_view *result = ml_session_output(session, c->which[i]);
     const char *name = c->model->outputs[c->which[i]].name;
-    if (!ml__capi_is_dtype((mlserve_dtype)result->dtype)) return ml_fail(err, ML_UNIMPLEMENTED, "output '%s' is no tensor", name);
     if (c->outputs[i]) {
       ML_TRY(ml__capi_value_store(c->outputs[i], result, name, err));
       continue;
     }
-    ml_tensor *tensor;
-    ML_TRY(ml_tensor_copy_of(result, &tensor, err));
-    ml_status status = ml__capi_value_of(tensor, &c->fresh[i], err);
-    if (status == ML_OK) continue;
-    ml_tensor_release(tensor);
-    return status;
+    ml_item item;
+    ML_TRY(ml_item_of(result, &item, err));
+    ML_TRY(ml__capi_value_of(item, false, &c->fresh[i], err));
   }
   return ML_OK;
 }

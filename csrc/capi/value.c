@@ -1,5 +1,5 @@
 /* Values of the C API: tensors on the caller's memory or on their own. A value remembers how much memory it has, so that its shape can change
- * within it. */
+ * within it. Sequences, optionals and maps: container.c. */
 #include <string.h>
 #include "capi/capi.h"
 
@@ -17,19 +17,38 @@ static void set_shape(ml_view *view, const int64_t *dims, int32_t rank, size_t c
   for (int32_t d = 0; d < rank; d++) view->dims[d] = dims[d];
 }
 
-static ml_status make(const ml_view *view, size_t capacity, ml_tensor *tensor, mlserve_value **out, ml_error *err) {
-  mlserve_value *value = ml_alloc_zero(1, sizeof *value);
+static ml_status make(const ml_view *view, size_t capacity, size_t text, mlserve_value **out, ml_error *err) {
+  mlserve_value *value = ml_alloc_zero(1, sizeof *value + text);
   if (!value) return ml_fail_memory(err, sizeof *value, "a value");
   value->mark = ML__VALUE_MARK;
   value->view = *view;
   value->capacity = capacity;
-  value->tensor = tensor;
   *out = value;
   return ML_OK;
 }
 
-ml_status ml__capi_value_of(ml_tensor *tensor, mlserve_value **out, ml_error *err) {
-  return make(&tensor->view, tensor->view.count * ml_dtype_size(tensor->view.dtype), tensor, out, err);
+static void drop(ml_item item) {
+  ml_tensor_release(item.tensor);
+  ml_container_release(item.container);
+}
+
+ml_status ml__capi_value_of(ml_item item, bool part, mlserve_value **out, ml_error *err) {
+  mlserve_value *value = NULL;
+  ml_view view;
+  ml_item_view(&item, &view);
+  ml_status status = make(&view, view.type ? 0 : view.count * ml_dtype_size(view.dtype), view.type ? ML__TYPE_TEXT : 0, &value, err);
+  if (status != ML_OK) {
+    drop(item);
+    return status;
+  }
+  value->item = item;
+  value->part = part;
+  if (view.type) {
+    ml_view_of_container(&value->item.container, &value->view); /* where the slot is to stay */
+    ml_type_format(view.type, value->type, ML__TYPE_TEXT);
+  }
+  *out = value;
+  return ML_OK;
 }
 
 static ml_status wrap(mlserve_dtype dtype, const int64_t *dims, int32_t rank, void *data, size_t bytes, mlserve_value **out, ml_error *err) {
@@ -46,7 +65,7 @@ static ml_status wrap(mlserve_dtype dtype, const int64_t *dims, int32_t rank, vo
                    ml_shape_format(dims, rank, text, sizeof text), count * size, bytes);
   }
   set_shape(&view, dims, rank, count);
-  return make(&view, bytes, NULL, out, err);
+  return make(&view, bytes, 0, out, err);
 }
 
 mlserve_status mlserve_value_wrap(mlserve_dtype dtype, const int64_t *dims, int32_t rank, void *data, size_t bytes, mlserve_value **value,
@@ -65,9 +84,7 @@ static ml_status make_owned(mlserve_dtype dtype, const int64_t *dims, int32_t ra
   ML_TRY(check_shape(dtype, dims, rank, &count, err));
   if (dtype == MLSERVE_STRING) return ml_fail(err, ML_INVALID_ARGUMENT, "strings are given when the value is made; use mlserve_value_strings");
   ML_TRY(ml_tensor_new((ml_dtype)dtype, dims, rank, &tensor, err));
-  ml_status status = ml__capi_value_of(tensor, out, err);
-  if (status != ML_OK) ml_tensor_release(tensor);
-  return status;
+  return ml__capi_value_of((ml_item){ tensor, NULL }, false, out, err);
 }
 
 mlserve_status mlserve_value_new(mlserve_dtype dtype, const int64_t *dims, int32_t rank, mlserve_value **value, char *message, size_t message_size) {
@@ -92,10 +109,7 @@ static ml_status make_strings(const char *const *strings, const size_t *lengths,
   for (size_t i = 0; i < count; i++) views[i] = (ml_str){ strings[i], lengths ? lengths[i] : strlen(strings[i]) };
   ml_status status = ml_tensor_from_strings(views, dims, rank, &tensor, err);
   ml_free(views);
-  if (status != ML_OK) return status;
-  status = ml__capi_value_of(tensor, out, err);
-  if (status != ML_OK) ml_tensor_release(tensor);
-  return status;
+  return status == ML_OK ? ml__capi_value_of((ml_item){ tensor, NULL }, false, out, err) : status;
 }
 
 mlserve_status mlserve_value_strings(const char *const *strings, const size_t *lengths, const int64_t *dims, int32_t rank, mlserve_value **value,
@@ -111,7 +125,7 @@ mlserve_status mlserve_value_strings(const char *const *strings, const size_t *l
 void mlserve_value_free(mlserve_value *value) {
   if (!ml__capi_is_value(value)) return;
   value->mark = 0;
-  ml_tensor_release(value->tensor);
+  drop(value->item);
   ml_free(value);
 }
 
@@ -124,6 +138,7 @@ ml_status ml__capi_no_value(const mlserve_value *value, const char *what, ml_err
 static ml_status set_dims(mlserve_value *value, const int64_t *dims, int32_t rank, ml_error *err) {
   size_t count;
   if (!ml__capi_is_value(value)) return ml__capi_no_value(value, "mlserve_value_set_dims: value", err);
+  if (value->view.type) return ml_fail(err, ML_INVALID_ARGUMENT, "the value is %s and has no shape", value->type);
   ML_TRY(check_shape((mlserve_dtype)value->view.dtype, dims, rank, &count, err));
   size_t bytes = count * ml_dtype_size(value->view.dtype);
   if (bytes > value->capacity) {
@@ -141,6 +156,10 @@ mlserve_status mlserve_value_set_dims(mlserve_value *value, const int64_t *dims,
 }
 
 ml_status ml__capi_value_store(mlserve_value *value, const ml_view *result, const char *name, ml_error *err) {
+  char type[ML__TYPE_TEXT];
+  if (result->type)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is %s, which cannot be written into a value; give NULL", name,
+                   ml_type_format(result->type, type, sizeof type));
   if (value->view.dtype != result->dtype)
     return ml_fail(err, ML_INVALID_ARGUMENT, "output '%s' is %s, its value %s", name, ml_dtype_name(result->dtype), ml_dtype_name(value->view.dtype));
   size_t bytes = result->count * ml_dtype_size(result->dtype);
@@ -156,24 +175,41 @@ ml_status ml__capi_value_store(mlserve_value *value, const ml_view *result, cons
 
 /* ---- looking ---- */
 
-int32_t mlserve_value_kind(const mlserve_value *value) { return ml__capi_is_value(value) ? MLSERVE_KIND_TENSOR : MLSERVE_KIND_NONE; }
-mlserve_dtype mlserve_value_dtype(const mlserve_value *value) { return ml__capi_is_value(value) ? (mlserve_dtype)value->view.dtype : MLSERVE_DTYPE_NONE; }
-int32_t mlserve_value_rank(const mlserve_value *value) { return ml__capi_is_value(value) ? value->view.rank : -1; }
-
-int64_t mlserve_value_dim(const mlserve_value *value, int32_t axis) {
-  return ml__capi_is_value(value) && axis >= 0 && axis < value->view.rank ? value->view.dims[axis] : -1;
+int32_t mlserve_value_kind(const mlserve_value *value) {
+  return ml__capi_is_value(value) ? ml__capi_kind(ml__capi_type(&value->view)) : MLSERVE_KIND_NONE;
 }
 
-size_t mlserve_value_count(const mlserve_value *value) { return ml__capi_is_value(value) ? value->view.count : 0; }
+const char *mlserve_value_type(const mlserve_value *value) {
+  if (!ml__capi_is_value(value)) return NULL;
+  if (value->view.type) return value->type;
+  switch (value->view.dtype) {
+#define X(name, number, bytes, text) case ML_##name: return "tensor(" text ")";
+    ML_DTYPE_MAP(X)
+#undef X
+  default: return NULL; /* no tensor is of another type */
+  }
+}
 
-static bool is_raw(const mlserve_value *value) { return ml__capi_is_value(value) && value->view.dtype != ML_STRING; }
+mlserve_dtype mlserve_value_dtype(const mlserve_value *value) {
+  return ml__capi_is_value(value) ? (mlserve_dtype)ml_type_dtype(ml__capi_type(&value->view)) : MLSERVE_DTYPE_NONE;
+}
+
+int32_t mlserve_value_rank(const mlserve_value *value) { return ml__capi_is_tensor(value) ? value->view.rank : -1; }
+
+int64_t mlserve_value_dim(const mlserve_value *value, int32_t axis) {
+  return ml__capi_is_tensor(value) && axis >= 0 && axis < value->view.rank ? value->view.dims[axis] : -1;
+}
+
+size_t mlserve_value_count(const mlserve_value *value) { return ml__capi_is_tensor(value) ? value->view.count : 0; }
+
+static bool is_raw(const mlserve_value *value) { return ml__capi_is_tensor(value) && value->view.dtype != ML_STRING; }
 
 size_t mlserve_value_bytes(const mlserve_value *value) { return is_raw(value) ? value->view.count * ml_dtype_size(value->view.dtype) : 0; }
 void *mlserve_value_data(const mlserve_value *value) { return is_raw(value) ? value->view.data : NULL; }
 
 static ml_status get_string(const mlserve_value *value, size_t index, const char **string, size_t *length, ml_error *err) {
   if (!ml__capi_is_value(value)) return ml__capi_no_value(value, "mlserve_value_string: value", err);
-  if (value->view.dtype != ML_STRING) return ml_fail(err, ML_INVALID_ARGUMENT, "the value is %s, string expected", ml_dtype_name(value->view.dtype));
+  if (value->view.dtype != ML_STRING) return ml_fail(err, ML_INVALID_ARGUMENT, "the value is %s, tensor(string) expected", mlserve_value_type(value));
   if (index >= value->view.count) return ml_fail(err, ML_OUT_OF_RANGE, "there is no string %zu, the value has %zu", index, value->view.count);
   const ml_str *element = (const ml_str *)value->view.data + index;
   *string = element->bytes;

@@ -36,9 +36,10 @@ bool ml_type_fits(uint32_t a, uint32_t b)
   return ml_type_dtype(a) == ml_type_dtype(b) || ml_type_dtype(a) == ML_DTYPE_NONE || ml_type_dtype(b) == ML_DTYPE_NONE;
 }
 
+static const char *const open[] = { "tensor(", "seq(", "optional(", "map(int64,", "map(string," };
+
 const char *ml_type_format(uint32_t type, char *text, size_t size)
 {
-  static const char *const open[] = { "tensor(", "seq(", "optional(", "map(int64,", "map(string," };
   size_t used = 0;
   int depth = depth_of(type);
   if (size) *text = '\0';
@@ -50,6 +51,28 @@ const char *ml_type_format(uint32_t type, char *text, size_t size)
   if (used < size) used += (size_t)snprintf(text + used, size - used, "%s)", ml_type_dtype(type) ? ml_dtype_name(ml_type_dtype(type)) : "any");
   for (int i = 0; i < depth && used < size; i++) used += (size_t)snprintf(text + used, size - used, ")");
   return text;
+}
+
+bool ml_type_parse(const char *text, uint32_t *type)
+{
+  ml_kind kinds[ML_TYPE_DEPTH], kind;
+  char again[128];
+  int depth = 0;
+  const char *at = text;
+  do {
+    for (kind = ML_KIND_TENSOR; kind <= ML_KIND_MAP_STRING && strncmp(at, open[kind], strlen(open[kind])) != 0;) kind++;
+    if (kind > ML_KIND_MAP_STRING) return false;
+    at += strlen(open[kind]);
+    if (kind != ML_KIND_TENSOR && depth == ML_TYPE_DEPTH) return false;
+    if (kind != ML_KIND_TENSOR) kinds[depth++] = kind;
+  } while (kind != ML_KIND_TENSOR);
+  size_t length = strcspn(at, ")");
+  if (length >= sizeof again) return false;
+  memcpy(again, at, length);
+  again[length] = '\0';
+  *type = ml_type_tensor(ml_dtype_from_name(again));
+  while (depth > 0) *type = ml_type_of(kinds[--depth], *type);
+  return strcmp(ml_type_format(*type, again, sizeof again), text) == 0; /* the dtype may be unknown, and what closes the parentheses anything */
 }
 
 ml_status ml_container_new(uint32_t type, size_t count, ml_container **out, ml_error *err)

@@ -24,6 +24,7 @@ uint32_t ml_type_inner(uint32_t type);   /* without the outermost constructor */
 bool ml_type_fits(uint32_t a, uint32_t b);
 /* "seq(map(int64,tensor(float32)))", as ONNX Runtime writes types; returns text */
 const char *ml_type_format(uint32_t type, char *text, size_t size);
+bool ml_type_parse(const char *text, uint32_t *type); /* what ml_type_format writes, and nothing else */
 
 typedef struct ml_container ml_container;
 typedef struct ml_item { /* one of both, by the container's inner type; a map has two items: rank-1 tensors of keys and values */
