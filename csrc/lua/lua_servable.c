@@ -1,10 +1,15 @@
 /* core.servable(program[, options]) -> mlserve.servable: a compiled model behind its signatures.
  *   options: model, version, max_elements, signatures = { NAME = { inputs = { PUBLIC = "graph name" }, outputs = …, method_name }
- * } :predict_json(body[, signature]) -> text | nil, message, code     :signatures()  :model()  :version() :handle() -> integer
+ * } :predict_json(body[, signature]) -> text | nil, message, code
+ *   :infer(body[, json_size[, { model, version }]]) -> body, headers | nil, message, code: KServe's v2 infer request; json_size: how much of the body
+ *   is JSON (nil: all); headers: nil when the answer is JSON only
+ *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
+ *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
  * core.servable_at(handle) -> mlserve.servable | nil, message, code */
 #include <string.h>
 #include "lua/lua_core.h"
+#include "serve/infer.h"
 #include "serve/registry.h"
 
 #define SERVABLE "mlserve.servable"
@@ -171,6 +176,67 @@ static int servable_predict_json(lua_State *L)
   return status == ML_OK ? 1 : ml__lua_fail(L, &err);
 }
 
+/* What { model, version } at index says; strings belong to the table. */
+static ml_infer_options infer_options(lua_State *L, int index)
+{
+  static const char *const known[] = { "model", "version", NULL };
+  if (lua_isnoneornil(L, index)) return (ml_infer_options){ 0 };
+  luaL_checktype(L, index, LUA_TTABLE);
+  check_keys(L, index, "infer", known);
+  return (ml_infer_options){ ml__lua_opt_string_field(L, index, "model", NULL), ml__lua_opt_string_field(L, index, "version", NULL) };
+}
+
+static int servable_infer(lua_State *L)
+{
+  servable_box *box = check_box(L, 1);
+  size_t size, json = ML_INFER_JSON;
+  const char *body = luaL_checklstring(L, 2, &size);
+  int64_t given = lua_isnoneornil(L, 3) ? -1 : ml__lua_check_int(L, 3);
+  luaL_argcheck(L, given >= 0 || lua_isnoneornil(L, 3), 3, "a size expected");
+  ml_infer_options options = infer_options(L, 4);
+  ml_error err;
+  box->out.length = 0;
+  box->out.status = ML_OK;
+  ml_status status = ml_servable_infer(box->servable, body, size, given < 0 ? ML_INFER_JSON : (size_t)given, &options, &box->out, &json, &err);
+  if (status == ML_OK) {
+    lua_pushlstring(L, box->out.text, box->out.length);
+    lua_pushnil(L);
+    if (json != ML_INFER_JSON) {
+      lua_createtable(L, 0, 2);
+      lua_pushliteral(L, "application/octet-stream");
+      lua_setfield(L, -2, "content-type");
+      lua_pushfstring(L, "%d", (int)json);
+      lua_setfield(L, -2, "inference-header-content-length");
+      lua_replace(L, -2);
+    }
+  }
+  if (box->out.capacity > KEPT_TEXT || box->out.status != ML_OK) ml_json_writer_free(&box->out);
+  return status == ML_OK ? 2 : ml__lua_fail(L, &err);
+}
+
+static int servable_statistics(lua_State *L)
+{
+  servable_box *box = check_box(L, 1);
+  ml_infer_options options = infer_options(L, 2);
+  box->out.length = 0;
+  box->out.status = ML_OK;
+  ml_servable_put_statistics(box->servable, &options, &box->out);
+  if (box->out.status != ML_OK) {
+    ml_error err;
+    ml_json_writer_free(&box->out);
+    ml_fail_memory(&err, 1, "statistics");
+    return ml__lua_fail(L, &err);
+  }
+  lua_pushlstring(L, box->out.text, box->out.length);
+  return 1;
+}
+
+static int servable_max_batch(lua_State *L)
+{
+  ml__lua_push_int(L, ml_servable_max_batch(check_box(L, 1)->servable));
+  return 1;
+}
+
 static void push_tensors(lua_State *L, const ml_signature_tensor *tensors, size_t n)
 {
   lua_createtable(L, 0, (int)n);
@@ -186,6 +252,32 @@ static void push_tensors(lua_State *L, const ml_signature_tensor *tensors, size_
     }
     lua_setfield(L, -2, tensors[i].name);
   }
+}
+
+static void push_io(lua_State *L, const ml_signature_tensor *tensors, size_t n)
+{
+  static const int64_t any[] = { ML_UNKNOWN };
+  lua_createtable(L, (int)n, 0);
+  for (size_t i = 0; i < n; i++) {
+    bool known = tensors[i].rank != ML_UNKNOWN && tensors[i].dtype != ML_CONTAINER;
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, tensors[i].name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, ml_infer_dtype_name(tensors[i].dtype));
+    lua_setfield(L, -2, "datatype");
+    ml__lua_push_dims(L, known ? tensors[i].dims : any, known ? tensors[i].rank : 1);
+    lua_setfield(L, -2, "shape");
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+}
+
+/* What :infer takes and gives: arrays of { name, datatype (nil when the protocol has none), shape } in the model's order */
+static int servable_io(lua_State *L)
+{
+  const ml_signature *g = ml_infer_signature(check_box(L, 1)->servable);
+  push_io(L, g->inputs, g->n_inputs);
+  push_io(L, g->outputs, g->n_outputs);
+  return 2;
 }
 
 /* { NAME = { inputs = { PUBLIC = { name, dtype, shape } }, outputs = …, method_name } }; no shape when its rank is unknown */
@@ -243,6 +335,10 @@ void ml__lua_open_servable(lua_State *L)
 {
   static const luaL_Reg methods[] = {
       {"predict_json", servable_predict_json},
+      {"infer", servable_infer},
+      {"statistics", servable_statistics},
+      {"max_batch", servable_max_batch},
+      {"io", servable_io},
       {"signatures", servable_signatures},
       {"handle", servable_handle},
       {"model", servable_model},

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "serve/json_tensor.h"
+#include "serve/statistics.h"
 
 enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20, KEY_SCRATCH = 256 };
 #define DEFAULT_ELEMENTS ((size_t)64 << 20)
@@ -39,6 +40,7 @@ struct ml_servable {
   int64_t version;
   ml_signature *signatures;
   size_t n_signatures, n_inputs, max_elements;
+  ml_statistics *statistics;
   pthread_mutex_t mutex; /* of the pool */
   request *idle;
   size_t n_idle;
@@ -122,6 +124,7 @@ static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_err
   s->model = ml_arena_strndup(s->arena, model, strlen(model));
   s->signatures = ml_arena_alloc(s->arena, (options->n_signatures + 1) * sizeof *s->signatures);
   if (!s->model || !s->signatures) return ml_fail_memory(err, 1, "a servable");
+  ML_TRY(ml_statistics_new(&s->statistics, err));
   if (options->n_signatures == 0) return add_default(s, err);
   for (size_t i = 0; i < options->n_signatures; i++) ML_TRY(add_signature(s, &options->signatures[i], err));
   return ML_OK;
@@ -168,6 +171,7 @@ void ml_servable_release(ml_servable *servable) {
   }
   pthread_mutex_destroy(&servable->mutex);
   ml_program_release(servable->program);
+  ml_statistics_free(servable->statistics);
   ml_arena_free(servable->arena);
   ml_free(servable);
 }
@@ -175,6 +179,8 @@ void ml_servable_release(ml_servable *servable) {
 const char *ml_servable_model(const ml_servable *servable) { return servable->model; }
 int64_t ml_servable_version(const ml_servable *servable) { return servable->version; }
 ml_program *ml_servable_program(const ml_servable *servable) { return servable->program; }
+size_t ml_servable_max_elements(const ml_servable *servable) { return servable->max_elements; }
+ml_statistics *ml_servable_statistics(const ml_servable *servable) { return servable->statistics; }
 size_t ml_servable_signatures(const ml_servable *servable) { return servable->n_signatures; }
 const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index) { return &servable->signatures[index]; }
 

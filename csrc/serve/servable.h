@@ -45,6 +45,8 @@ void ml_servable_release(ml_servable *servable); /* NULL allowed */
 const char *ml_servable_model(const ml_servable *servable);
 int64_t ml_servable_version(const ml_servable *servable);
 ml_program *ml_servable_program(const ml_servable *servable); /* borrowed */
+size_t ml_servable_max_elements(const ml_servable *servable); /* of the inputs of one request */
+struct ml_statistics *ml_servable_statistics(const ml_servable *servable); /* borrowed; see serve/statistics.h */
 size_t ml_servable_signatures(const ml_servable *servable);
 const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index);
 const ml_signature *ml_servable_signature(const ml_servable *servable, const char *name, size_t length); /* NULL: none */

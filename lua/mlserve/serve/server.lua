@@ -8,6 +8,7 @@
 
 local app = require "mlserve.serve.app"
 local example = require "mlserve.serve.example"
+local kserve = require "mlserve.serve.protocols.kserve"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -18,6 +19,7 @@ local RULES = {
   rest = { type = "table", position = 1 },
   log = { type = "function" },
   limits = { type = "table" },
+  admin = { type = "boolean", default = false },
 }
 
 local REST_RULES = {
@@ -182,7 +184,7 @@ end
 local M = {}
 
 ---@param given? table rest = { host, port (0: any free one), cors, and the limits of transports.http },
---- log = function(level, message)
+--- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol)
 ---@return table server
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
@@ -192,6 +194,7 @@ function M.new(given)
     rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new(),
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
+  self.app:mount(kserve.routes(models, { admin = values.admin }))
   return self
 end
 

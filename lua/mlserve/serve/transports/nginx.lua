@@ -9,6 +9,7 @@
 -- raises.
 
 local app = require "mlserve.serve.app"
+local kserve = require "mlserve.serve.protocols.kserve"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -49,6 +50,7 @@ function M.init(given)
   end
   state = { repository = models, app = app.new() }
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
+  state.app:mount(kserve.routes(models))
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
 end

@@ -1,0 +1,45 @@
+/* The infer request of KServe's v2 protocol (Open Inference Protocol) over REST, with Triton's extensions for binary tensors and classification.
+ * Lives here: body bytes to input views, output views to body bytes, the two with a run between, and the statistics of such runs. Knows no HTTP.
+ * May include: graph, tensor, codec, base. Ownership: a decoded request borrows the body, the options' strings and the servable, which must
+ * outlive it; every function may be called from any thread. */
+#ifndef ML_SERVE_INFER_H
+#define ML_SERVE_INFER_H
+#include "serve/servable.h"
+
+typedef struct ml_infer ml_infer; /* a decoded request */
+
+#define ML_INFER_JSON SIZE_MAX /* all of a body is JSON */
+
+typedef struct ml_infer_options {
+  const char *model, *version; /* what responses and messages call it; NULL: as the servable says */
+} ml_infer_options;
+
+/* json_size: how many bytes of the body are JSON (the rest are the binary inputs), 0 for a raw binary request, or ML_INFER_JSON. Refusals carry
+ * Triton's texts; INVALID_ARGUMENT is the client's fault. */
+ml_status ml_infer_decode(ml_servable *servable, const char *body, size_t size, size_t json_size, const ml_infer_options *options, ml_infer **out,
+                          ml_error *err);
+/* One for each input of the graph. Their data may lie in the body at any address: to be copied, not to be computed with. */
+const ml_view *ml_infer_inputs(const ml_infer *request);
+size_t ml_infer_rows(const ml_infer *request); /* size of the batch; 1 for a model that takes none */
+uint64_t ml_infer_priority(const ml_infer *request); /* parameters of the request; 0: none */
+uint64_t ml_infer_timeout(const ml_infer *request);  /* microseconds */
+/* Appends the response to out. outputs: one for each output of the graph. *json_size: bytes of JSON when binary outputs follow, else ML_INFER_JSON. */
+ml_status ml_infer_encode(const ml_infer *request, const ml_view *const *outputs, ml_json_writer *out, size_t *json_size, ml_error *err);
+void ml_infer_free(ml_infer *request); /* NULL allowed */
+
+/* All at once, counted in the servable's statistics. */
+ml_status ml_servable_infer(ml_servable *servable, const char *body, size_t size, size_t json_size, const ml_infer_options *options,
+                            ml_json_writer *out, size_t *out_json_size, ml_error *err);
+
+/* The names that requests use: those of "serving_default", or of the first signature. */
+const ml_signature *ml_infer_signature(const ml_servable *servable);
+/* Whether all inputs and outputs have a first dimension of any size: that of the batch. */
+bool ml_servable_batches(const ml_servable *servable);
+/* Largest batch within the limit of elements; 0 for a model that takes none. */
+int32_t ml_servable_max_batch(const ml_servable *servable);
+/* The protocol's name of a dtype; NULL when it has none. */
+const char *ml_infer_dtype_name(ml_dtype dtype);
+/* {"name": …, "inference_count": …} as in Triton's statistics extension */
+void ml_servable_put_statistics(const ml_servable *servable, const ml_infer_options *options, ml_json_writer *out);
+
+#endif
