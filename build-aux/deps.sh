@@ -37,6 +37,7 @@ look() {
   need build 'binutils' command -v ar
   need build 'liblua5.4-dev' headers lua5.4
   need build 'libluajit2-5.1-dev|libluajit-5.1-dev' headers luajit
+  need build 'zlib1g-dev' headers zlib
   [ "${BLAS:-openblas}" = none ] || need build 'libopenblas-dev' headers openblas
 
   local library # of the image formats: a build without them works, but does not pass every test

@@ -70,6 +70,7 @@ static ml_status read_container(ml__importer *im, ml_pb_reader reader, ml_kind k
   if (map && key == ML_STRING) kind = ML_KIND_MAP_STRING;
   else if (map && key != ML_INT64) return ml_fail(err, ML_UNIMPLEMENTED, "maps with keys of type %llu are not supported (int64 and string are)", (unsigned long long)key);
   if (seen) ML_TRY(read_depth(im, inner, &element, depth + 1, err));
+  if (map && element.type) return ml_fail(err, ML_UNIMPLEMENTED, "maps of values that are no tensors are not supported");
   type->dtype = ML_CONTAINER;
   type->rank = 0;
   type->type = ml_type_of(kind, element.type ? element.type : ml_type_tensor(element.dtype));

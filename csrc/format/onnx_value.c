@@ -155,10 +155,12 @@ static ml_status read_name(ml_pb_reader reader, uint32_t number, const char **na
 ml_status ml_onnx_value_read(const void *bytes, size_t size, const char *what, uint32_t type, ml_item *out, const char **name, size_t *name_length, ml_error *err) {
   ml__onnx_source source = {.bytes = bytes, .size = size, .scratch = ml_arena_new(), .limits = {.max_bytes = SIZE_MAX}};
   ml_pb_reader reader;
+  const char *ignored_name;
+  size_t ignored_length;
   *out = (ml_item){NULL, NULL};
   if (!source.scratch) return ml_fail_memory(err, 1, what);
   ml_pb_reader_init(&reader, bytes, size);
-  ml_status status = read_name(reader, ml_type_kind(type) == ML_KIND_TENSOR ? ML__TENSOR_NAME : VALUE_NAME, name, name_length, err);
+  ml_status status = read_name(reader, ml_type_kind(type) == ML_KIND_TENSOR ? ML__TENSOR_NAME : VALUE_NAME, name ? name : &ignored_name, name_length ? name_length : &ignored_length, err);
   if (status == ML_OK) status = read_value(&source, reader, type, out, err);
   ml_arena_free(source.scratch);
   return status == ML_OK ? ML_OK : ml_fail_in(err, status, "%s", what);

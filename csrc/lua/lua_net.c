@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "lua/compat.h"
+#include "lua/lua_compress.h"
 #include "net/http1.h"
 #include "net/process.h"
 
@@ -337,5 +338,6 @@ int luaopen_mlserve_net(lua_State *L) {
   class(L, CHUNKED, "feed", chunked_feed, 0);
   signals_class(L);
   luaL_newlib(L, functions);
+  ml__lua_open_compress(L);
   return 1;
 }

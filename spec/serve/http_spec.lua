@@ -118,6 +118,26 @@ describe("the HTTP server", function()
     connection:close()
   end)
 
+  it("takes compressed bodies in every framing and gives them to who asks", function()
+    start()
+    local net = require "mlserve.net"
+    local body = net.deflate("gzip", ("abc"):rep(1000), 6)
+    local response = raw_http.request(port, "POST", "/echo", body, { ["content-encoding"] = "gzip" })
+    assert.truthy(response.body:find("\n3000\n.*content%-encoding=identity\n.*abcabc"))
+    local connection = raw_http.connect(port)
+    connection:send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+      .. ("%x\r\n%s\r\n0\r\n\r\n"):format(#body, body) .. "GET /big/50000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: deflate, gzip\r\n\r\n")
+    assert.truthy(connection:response().body:find("\n3000\n", 1, true))
+    response = connection:response()
+    assert.are.equal("gzip", response.headers["content-encoding"])
+    assert.are.equal(("x"):rep(50000), net.inflate("gzip", response.body, 0, 0))
+    connection:close()
+    assert.is_nil(raw_http.request(port, "GET", "/big/50000").headers["content-encoding"])
+    assert.are.equal(400, raw_http.request(port, "POST", "/echo", "abc", { ["content-encoding"] = "gzip" }).status)
+    assert.are.equal(413, raw_http.request(port, "POST", "/echo", net.deflate("gzip", ("\0"):rep(2 ^ 26), 9),
+      { ["content-encoding"] = "gzip" }).status)
+  end)
+
   it("survives an application that raises or answers nonsense, and forged headers", function()
     start()
     for _, path in ipairs { "/raise", "/nonsense" } do

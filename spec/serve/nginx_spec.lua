@@ -38,6 +38,8 @@ describe("the nginx transport", function()
     replace("127.0.0.1:8080;", "127.0.0.1:" .. port .. ";\n" .. (more or ""))
     replace("$prefix/../../lua/?.lua;$prefix/../../lua/?/init.lua;", ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;"):format(
       root(), root(), root()))
+    local build = os.getenv "BUILD" or "build"
+    replace("$prefix/../../build/", (build:find "^/" and build or root() .. "/" .. build) .. "/")
     replace("client_body_buffer_size 1m;", "client_body_buffer_size 8k;")
     process.write(prefix .. "/nginx.conf", conf)
     process.write(prefix .. "/access.lua", read "examples/nginx/access.lua")
@@ -89,6 +91,21 @@ describe("the nginx transport", function()
       .. '10\r\n{"instances":[[1\r\n5\r\n,2]]}\r\n0\r\n\r\n')
     assert.are.same({ predictions = { { 3 } } }, cjson.decode(connection:response().body))
     connection:close()
+  end)
+
+  it("takes and gives compressed bodies", function()
+    start(FAKE)
+    local net, rows = require "mlserve.net", {}
+    for i = 1, 2000 do rows[i] = "[" .. i .. ",1]" end
+    local body = net.deflate("gzip", '{"instances":[' .. table.concat(rows, ",") .. "]}", 6)
+    local response = raw_http.request(port, "POST", "/v1/models/cancer:predict", body, { ["content-encoding"] = "gzip",
+      ["accept-encoding"] = "gzip" })
+    assert.are.same({ 200, "gzip", "Accept-Encoding" }, { response.status, response.headers["content-encoding"], response.headers.vary })
+    assert.are.equal(2001, cjson.decode(net.inflate("gzip", response.body, 0, 0)).predictions[2000][1])
+    response = raw_http.request(port, "POST", "/v1/models/cancer:predict", '{"instances":[[1,2]]}', { ["accept-encoding"] = "gzip" })
+    assert.are.same({ 200 }, { response.status, response.headers["content-encoding"] })
+    response = raw_http.request(port, "POST", "/v1/models/cancer:predict", "x", { ["content-encoding"] = "gzip" })
+    assert.are.equal(400, response.status)
   end)
 
   it("scores in the access phase: refuses, or passes with the score", function()

@@ -109,10 +109,16 @@ describe("TensorFlow Serving's REST protocol", function()
     assert.are.equal(404, (call("GET", "/v1")))
   end)
 
-  it("does not take encoded bodies", function()
-    local status, message = error_of("POST", "/v1/models/m:predict", "\31\139", { ["content-encoding"] = "gzip" })
-    assert.are.equal(415, status)
-    assert.truthy(message:find("gzip", 1, true))
+  it("takes compressed bodies", function()
+    local net = require "mlserve.net"
+    local gzip = { ["content-encoding"] = "gzip" }
+    local status, body = call("POST", "/v1/models/m:predict", net.deflate("gzip", '{"instances":[[1]]}', 6), gzip)
+    assert.are.same({ 200, '{\n    "predictions": [[201]\n    ]\n}' }, { status, body })
+    local message
+    status, message = error_of("POST", "/v1/models/m:predict", "\31\139", { ["content-encoding"] = "gzip" })
+    assert.are.same({ 400, "Content-Encoding gzip: the compressed body is cut short" }, { status, message })
+    status, message = error_of("POST", "/v1/models/m:predict", "x", { ["content-encoding"] = "br" })
+    assert.are.same({ 415, "Content-Encoding 'br' is not supported: gzip and deflate are" }, { status, message })
     assert.are.equal(200, (call("POST", "/v1/models/m:predict", '{"instances":[[1]]}', { ["content-encoding"] = "Identity" })))
   end)
 

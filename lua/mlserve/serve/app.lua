@@ -5,7 +5,10 @@
 --
 -- A request has method, path (as sent: percent-encoded, without the query), query (string or nil), headers (lower-case names)
 -- and body (string). A response has status, headers (optional) and body (optional). Protocols offer lists of routes; transports
--- call handle. Neither knows the other.
+-- call handle. Neither knows the other, and neither sees compressed bodies: handlers get and give plain ones.
+
+local compress = require "mlserve.serve.compress"
+local json = require "mlserve.serve.json"
 
 local concat, find, format, gsub, match = table.concat, string.find, string.format, string.gsub, string.match
 local char, ipairs, setmetatable, tonumber, type = string.char, ipairs, setmetatable, tonumber, type
@@ -46,16 +49,26 @@ local function allowed(path, routes)
   return list
 end
 
---- Answers a request: 404 where no route matches the path, 405 where none matches the method.
----@param request table
----@return table response
-function methods:handle(request)
+-- The request with its body in plain form; or the refusal, in the form that all protocols have for errors.
+local function refuse_or_decode(self, request, coding)
+  local body, status, message = compress.decode(coding, request.body, self.compression)
+  if not body then
+    return { status = status, headers = { ["content-type"] = "application/json" }, body = '{\n    "error": ' .. json.string(message) .. "\n}" }
+  end
+  request.body, request.headers["content-encoding"] = body, "identity"
+end
+
+local function dispatch(self, request)
   local routes, method, path = self.routes, request.method, request.path
   for i = 1, #routes do
     local route = routes[i]
     if route.method == "*" or route.method == method then
       local first, second, third, fourth = match(path, route.pattern) -- the whole match when the pattern captures nothing
-      if first then return route.handler(request, first, second, third, fourth) end
+      if first then
+        local coding = request.headers["content-encoding"]
+        local refusal = coding and refuse_or_decode(self, request, coding)
+        return refusal or route.handler(request, first, second, third, fourth)
+      end
     end
   end
   local others = allowed(path, routes)
@@ -66,11 +79,26 @@ function methods:handle(request)
   }
 end
 
+--- Answers a request: 404 where no route matches the path, 405 where none matches the method; 400, 413 or 415 for a compressed
+--- body that is broken, too large or in a coding that is not known.
+---@param request table
+---@return table response
+function methods:handle(request)
+  local response = dispatch(self, request)
+  local body, compression = response.body, self.compression
+  if body and #body >= compression.min_response then
+    local field = request.headers["accept-encoding"]
+    if field then compress.encode(response, field, compression) end
+  end
+  return response
+end
+
 local M = {}
 
+---@param options? table compression: bounds, see mlserve.serve.compress
 ---@return table app
-function M.new()
-  return setmetatable({ routes = {} }, mt)
+function M.new(options)
+  return setmetatable({ routes = {}, compression = compress.limits(options and options.compression) }, mt)
 end
 
 --- Replaces %XX by the byte it stands for; anything else, a stray % included, stays. "+" is not a blank in a path.

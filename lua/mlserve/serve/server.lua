@@ -26,6 +26,7 @@ local REST_RULES = {
   host = { type = "string", default = "127.0.0.1" },
   port = { type = "integer", min = 0, max = 65535, default = 8501 },
   cors = { type = "boolean", default = false },
+  compression = { type = "table" },
   max_connections = { type = "integer", min = 1 },
   max_body = { type = "number", min = 0 },
   max_buffered = { type = "number", min = 0 },
@@ -150,7 +151,7 @@ function methods:start()
   if self.transport then return true end
   local given = { app = self.app, log = transport_log(self) }
   for name, value in pairs(self.rest) do
-    if name ~= "cors" then given[name] = value end
+    if name ~= "cors" and name ~= "compression" then given[name] = value end
   end
   local transport = require("mlserve.serve.transports.http").new(given)
   local ok, message = transport:listen()
@@ -181,9 +182,18 @@ function methods:stop()
   if self.transport then self.transport:stop() end
 end
 
+-- Compressed requests may be as large as plain ones.
+local function compression_of(rest)
+  local given = {}
+  for name, value in pairs(rest.compression or {}) do given[name] = value end
+  given.max_inflated = given.max_inflated or rest.max_body
+  return given
+end
+
 local M = {}
 
----@param given? table rest = { host, port (0: any free one), cors, and the limits of transports.http },
+---@param given? table rest = { host, port (0: any free one), cors, compression (see mlserve.serve.compress; a body may inflate to
+--- max_body bytes unless it says otherwise), and the limits of transports.http },
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol)
 ---@return table server
 function M.new(given)
@@ -191,7 +201,7 @@ function M.new(given)
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
   local models = repository.new { limits = values.limits }
   local self = setmetatable({
-    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new(),
+    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))

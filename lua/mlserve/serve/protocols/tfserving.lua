@@ -200,10 +200,6 @@ function M.routes(models, options)
   end
 
   local function predict(request, target)
-    local coding = request.headers["content-encoding"]
-    if coding and lower(coding) ~= "identity" then
-      return reply(415, error_text(format("Content-Encoding '%s' is not supported: send the body as it is", coding)))
-    end
     local entry, refusal = find_entry(target)
     if not entry then return refusal end
     local text, message, code = entry.servable:predict_json(request.body)

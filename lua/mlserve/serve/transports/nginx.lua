@@ -27,11 +27,12 @@ local state -- { repository, app } of this Lua VM, made by init
 local INIT_RULES = {
   models = { type = "table", required = true },
   cors = { type = "boolean", default = false },
+  compression = { type = "table" },
 }
 
 --- Loads models; call it from init_by_lua. A model that cannot be loaded is logged and reported by status requests, the
 --- others are served.
----@param given table models = { name = base directory | servable }, cors
+---@param given table models = { name = base directory | servable }, cors, compression (see mlserve.serve.compress)
 ---@return boolean|nil ok
 ---@return string|nil message
 function M.init(given)
@@ -48,7 +49,7 @@ function M.init(given)
       models:add_model(name, source)
     end
   end
-  state = { repository = models, app = app.new() }
+  state = { repository = models, app = app.new { compression = values.compression } }
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
   state.app:mount(kserve.routes(models))
   if #errors > 0 then return nil, concat(errors, "\n") end
