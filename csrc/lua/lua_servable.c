@@ -1,6 +1,7 @@
 /* core.servable(program[, options]) -> mlserve.servable: a compiled model behind its signatures.
- *   options: model, version, max_elements, signatures = { NAME = { inputs = { PUBLIC = "graph name" }, outputs = …, method_name }
- * } :predict_json(body[, signature]) -> text | nil, message, code
+ *   options: model, version, max_elements, features (names of the columns of the only input), classes (labels of scores),
+ *            signatures = { NAME = { inputs = { PUBLIC = "graph name" }, outputs = …, method_name } }
+ *   :predict_json(body[, signature]) -> text | nil, message, code       :classify_json(body), :regress_json(body): the same
  *   :infer(body[, json_size[, { model, version }]]) -> body, headers | nil, message, code: KServe's v2 infer request; json_size: how much of the body
  *   is JSON (nil: all); headers: nil when the answer is JSON only
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
@@ -9,6 +10,7 @@
  * core.servable_at(handle) -> mlserve.servable | nil, message, code */
 #include <string.h>
 #include "lua/lua_core.h"
+#include "serve/examples.h"
 #include "serve/infer.h"
 #include "serve/registry.h"
 
@@ -140,9 +142,29 @@ static void read_signatures(lua_State *L, ml_servable_options *options)
   options->n_signatures = n;
 }
 
+/* An array of strings (numbers as text) under `name` of the options; its memory stays on the stack. */
+static const char *const *read_list(lua_State *L, const char *name, size_t *n)
+{
+  lua_getfield(L, 2, name);
+  *n = 0;
+  if (lua_isnil(L, -1)) return NULL;
+  if (!lua_istable(L, -1)) luaL_error(L, "servable: option '%s': array expected, got %s", name, luaL_typename(L, -1));
+  size_t count = lua_rawlen(L, -1);
+  const char **list = lua_newuserdatauv(L, (count + 1) * sizeof *list, 0);
+  lua_createtable(L, (int)count, 0); /* keeps the strings made of numbers */
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, -3, (int)i + 1);
+    if (!lua_isstring(L, -1)) luaL_error(L, "servable: option '%s': element %d: string expected, got %s", name, (int)i + 1, luaL_typename(L, -1));
+    list[i] = lua_tostring(L, -1);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  *n = count;
+  return list;
+}
+
 static int new_servable(lua_State *L)
 {
-  static const char *const known[] = { "model", "version", "max_elements", "signatures", NULL };
+  static const char *const known[] = { "model", "version", "max_elements", "signatures", "features", "classes", NULL };
   ml_program *program = ml__lua_check_program(L, 1);
   ml_servable_options options = { 0 };
   if (!lua_isnoneornil(L, 2)) {
@@ -153,6 +175,8 @@ static int new_servable(lua_State *L)
     int64_t most = ml__lua_opt_int_field(L, 2, "max_elements", 0);
     if (most < 0) return luaL_error(L, "servable: option 'max_elements': a positive number expected");
     options.max_elements = (size_t)most;
+    options.features = read_list(L, "features", &options.n_features);
+    options.classes = read_list(L, "classes", &options.n_classes);
     read_signatures(L, &options);
   }
   servable_box *box = new_box(L);
@@ -236,6 +260,23 @@ static int servable_max_batch(lua_State *L)
   ml__lua_push_int(L, ml_servable_max_batch(check_box(L, 1)->servable));
   return 1;
 }
+
+static int examples_json(lua_State *L, ml_examples_method method)
+{
+  servable_box *box = check_box(L, 1);
+  size_t size;
+  const char *body = luaL_checklstring(L, 2, &size);
+  ml_error err;
+  box->out.length = 0;
+  box->out.status = ML_OK;
+  ml_status status = ml_servable_examples_json(box->servable, method, body, size, &box->out, &err);
+  if (status == ML_OK) lua_pushlstring(L, box->out.text, box->out.length);
+  if (box->out.capacity > KEPT_TEXT || box->out.status != ML_OK) ml_json_writer_free(&box->out);
+  return status == ML_OK ? 1 : ml__lua_fail(L, &err);
+}
+
+static int servable_classify_json(lua_State *L) { return examples_json(L, ML_CLASSIFY); }
+static int servable_regress_json(lua_State *L) { return examples_json(L, ML_REGRESS); }
 
 static void push_tensors(lua_State *L, const ml_signature_tensor *tensors, size_t n)
 {
@@ -339,6 +380,8 @@ void ml__lua_open_servable(lua_State *L)
       {"statistics", servable_statistics},
       {"max_batch", servable_max_batch},
       {"io", servable_io},
+      {"classify_json", servable_classify_json},
+      {"regress_json", servable_regress_json},
       {"signatures", servable_signatures},
       {"handle", servable_handle},
       {"model", servable_model},

@@ -41,6 +41,8 @@ struct ml_servable {
   ml_signature *signatures;
   size_t n_signatures, n_inputs, max_elements;
   ml_statistics *statistics;
+  const char **features, **classes;
+  size_t n_features, n_classes;
   pthread_mutex_t mutex; /* of the pool */
   request *idle;
   size_t n_idle;
@@ -115,6 +117,14 @@ static ml_status add_default(ml_servable *s, ml_error *err) {
   return add_signature(s, &all, err);
 }
 
+static ml_status copy_names(ml_servable *s, const char *const *from, size_t n, const char ***out, ml_error *err) {
+  const char **list = ml_arena_alloc(s->arena, (n + 1) * sizeof *list);
+  bool whole = list != NULL;
+  for (size_t i = 0; i < n && whole; i++) whole = (list[i] = ml_arena_strndup(s->arena, from[i], strlen(from[i]))) != NULL;
+  *out = list;
+  return whole ? ML_OK : ml_fail_memory(err, n * sizeof *list, "names of features");
+}
+
 static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_error *err) {
   const ml_graph *g = ml_program_graph(s->program);
   const char *model = options->model ? options->model : g->name;
@@ -125,6 +135,10 @@ static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_err
   s->signatures = ml_arena_alloc(s->arena, (options->n_signatures + 1) * sizeof *s->signatures);
   if (!s->model || !s->signatures) return ml_fail_memory(err, 1, "a servable");
   ML_TRY(ml_statistics_new(&s->statistics, err));
+  s->n_features = options->n_features;
+  s->n_classes = options->n_classes;
+  ML_TRY(copy_names(s, options->features, options->n_features, &s->features, err));
+  ML_TRY(copy_names(s, options->classes, options->n_classes, &s->classes, err));
   if (options->n_signatures == 0) return add_default(s, err);
   for (size_t i = 0; i < options->n_signatures; i++) ML_TRY(add_signature(s, &options->signatures[i], err));
   return ML_OK;
@@ -181,7 +195,14 @@ int64_t ml_servable_version(const ml_servable *servable) { return servable->vers
 ml_program *ml_servable_program(const ml_servable *servable) { return servable->program; }
 size_t ml_servable_max_elements(const ml_servable *servable) { return servable->max_elements; }
 ml_statistics *ml_servable_statistics(const ml_servable *servable) { return servable->statistics; }
+size_t ml_servable_n_features(const ml_servable *servable) { return servable->n_features; }
+const char *const *ml_servable_features(const ml_servable *servable) { return servable->features; }
 size_t ml_servable_signatures(const ml_servable *servable) { return servable->n_signatures; }
+const char *const *ml_servable_classes(const ml_servable *servable, size_t *n) {
+  *n = servable->n_classes;
+  return servable->classes;
+}
+
 const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index) { return &servable->signatures[index]; }
 
 const ml_signature *ml_servable_signature(const ml_servable *servable, const char *name, size_t length) {

@@ -34,6 +34,8 @@ typedef struct ml_servable_options {
   const ml_signature *signatures;
   size_t n_signatures;     /* none: "serving_default" with every input and output under the graph's names */
   size_t max_elements;     /* of the inputs of one request; 0: 64 Mi */
+  const char *const *features; size_t n_features; /* (optional) names of the columns of the only input */
+  const char *const *classes; size_t n_classes;   /* (optional) labels of the scores, in their order */
 } ml_servable_options;
 
 /* Retains program, copies the rest. Every signature must name every input of the graph, and at least one output. options NULL:
@@ -47,6 +49,9 @@ int64_t ml_servable_version(const ml_servable *servable);
 ml_program *ml_servable_program(const ml_servable *servable); /* borrowed */
 size_t ml_servable_max_elements(const ml_servable *servable); /* of the inputs of one request */
 struct ml_statistics *ml_servable_statistics(const ml_servable *servable); /* borrowed; see serve/statistics.h */
+size_t ml_servable_n_features(const ml_servable *servable);
+const char *const *ml_servable_features(const ml_servable *servable);
+const char *const *ml_servable_classes(const ml_servable *servable, size_t *n);
 size_t ml_servable_signatures(const ml_servable *servable);
 const ml_signature *ml_servable_signature_at(const ml_servable *servable, size_t index);
 const ml_signature *ml_servable_signature(const ml_servable *servable, const char *name, size_t length); /* NULL: none */

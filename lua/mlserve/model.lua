@@ -388,9 +388,15 @@ end
 function Model:signature() return signature_of(self:graph()) end
 
 --- The model as the servers take it.
----@param given table|nil options of core.servable
+---@param given table|nil options of core.servable; features and classes are the model's unless given
 ---@return userdata
-function Model:servable(given) return core.servable(self:program(), given) end
+function Model:servable(given)
+  local o = {}
+  for name, value in pairs(given or {}) do o[name] = value end
+  if o.features == nil then o.features = self.features end
+  if o.classes == nil then o.classes = self.classes end
+  return core.servable(self:program(), o)
+end
 
 -- ---- files ----
 

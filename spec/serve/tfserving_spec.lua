@@ -65,6 +65,37 @@ describe("TensorFlow Serving's REST protocol", function()
     assert.are.same({ 400, "JSON Parse error: Invalid value. at offset: 0" }, { error_of("POST", "/v1/models/m:predict", "x") })
   end)
 
+  it("classifies and regresses, if the model can", function()
+    for verb in pairs { classify = 1, regress = 1 } do
+      assert.are.same({ 501, "The model cannot " .. verb .. "." }, { error_of("POST", "/v1/models/m:" .. verb, "{}") })
+      local bodies, model = {}, fake_servable.new(1)
+      model[verb .. "_json"] = function(self, body)
+        assert.are.equal(model, self)
+        bodies[#bodies + 1] = body
+        if body == "bad" then return nil, "no", "FAILED_PRECONDITION" end
+        return '{"results": []}'
+      end
+      models:add_model("able", model)
+      local status, text = call("POST", "/v1/models/able/versions/1:" .. verb, "{}")
+      assert.are.same({ 200, '{"results": []}' }, { status, text })
+      assert.are.same({ 400, "no" }, { error_of("POST", "/v1/models/able:" .. verb:upper(), "bad") })
+      assert.are.same({ "{}", "bad" }, bodies)
+    end
+  end)
+
+  it("says whose answer it is", function()
+    local function marks(method, path, body)
+      local response = served:handle { method = method, path = path, headers = {}, body = body or "" }
+      return { response.model, response.version, response.verb }
+    end
+    assert.are.same({ "m", "12", "predict" }, marks("POST", "/v1/models/m:predict", '{"instances":[[1]]}'))
+    assert.are.same({ "m", "9", "predict" }, marks("POST", "/v1/models/m/versions/9:predict", "x"))
+    assert.are.same({ "m", "1", "metadata" }, marks("GET", "/v1/models/m/labels/stable/metadata"))
+    assert.are.same({ "m", nil, "status" }, marks("GET", "/v1/models/m"))
+    assert.are.same({ "none", nil, "classify" }, marks("POST", "/v1/models/none:classify"))
+    assert.are.same({}, marks("GET", "/v1/x"))
+  end)
+
   it("knows what is not there", function()
     for path, expected in pairs {
       ["/v1/models/none:predict"] = { 404, "Servable not found for request: Latest(none)" },
@@ -100,7 +131,7 @@ describe("TensorFlow Serving's REST protocol", function()
       { "POST", "/v1/models/m/versions/1/labels/stable:predict" }, { "POST", "/v1/models/m/labels/:predict" },
       { "GET", "/v1/models/m:predict" }, { "GET", "/v1/models/m/" }, { "GET", "/v1/" }, { "GET", "/v1/models/m/metadata/" },
       { "GET", "/v1/models/m/versions/" }, { "GET", "/v1/models/" }, { "PUT", "/v1/models/m" }, { "HEAD", "/v1/models/m" },
-      { "DELETE", "/v1/models/m:predict" }, { "POST", "/v1/models/m:classify" }, { "POST", "/v1/models/m:regress" },
+      { "DELETE", "/v1/models/m:predict" }, { "GET", "/v1/models/m:classify" }, { "POST", "/v1/models/m:classification" },
     } do
       assert.are.same({ 400, "Malformed request: " .. case[1] .. " " .. case[2] }, { error_of(case[1], case[2], "{}") }, case[2])
     end

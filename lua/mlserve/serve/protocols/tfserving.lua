@@ -1,8 +1,8 @@
---- TensorFlow Serving's REST protocol: status, metadata and predict.
+--- TensorFlow Serving's REST protocol: status, metadata, predict, classify and regress.
 --
 -- Paths, messages, codes and shapes of bodies are TensorFlow Serving's, so that its clients need no change: paths are matched
 -- whole and without regard to case, names and labels are percent-decoded, everything under /v1/ that is not understood is a 400
--- "Malformed request". Bodies of predict go to the servable as they came; it decodes and encodes tensors in C.
+-- "Malformed request". Bodies go to the servable as they came; it decodes and encodes tensors and examples in C.
 
 local app = require "mlserve.serve.app"
 local json = require "mlserve.serve.json"
@@ -52,9 +52,9 @@ local function version_part(rest)
   return nil, nil, rest
 end
 
-local VERBS = { predict = true, classify = true, regress = true }
+local METHODS = { predict = "predict_json", classify = "classify_json", regress = "regress_json" } -- of a servable
 
--- What a path asks for: { model, version, label, verb }; { missing = true } for a GET without a model; nil when malformed.
+-- What a path asks for: { model, version, label, verb, method of the servable }; { missing = true } for a GET without a model; nil when malformed.
 local function parse(method, path)
   local rest = match(path, "^/[vV]1/[mM][oO][dD][eE][lL][sS](.*)$")
   if not rest then return nil end
@@ -66,8 +66,8 @@ local function parse(method, path)
     if target.label then target.label = app.percent_decode(target.label) end
     if method == "POST" then
       target.verb = lower(match(rest, "^:(%a+)$") or "")
-      if VERBS[target.verb] then return target end
-      return nil
+      target.method = METHODS[target.verb]
+      return target.method and target
     end
     if rest == "" then target.verb = "status" return target end
     if lower(rest) == "/metadata" then target.verb = "metadata" return target end
@@ -199,12 +199,27 @@ function M.routes(models, options)
     return reply(200, status_text(entries)) -- also for a label, as TensorFlow Serving does
   end
 
-  local function predict(request, target)
+  local function run(request, target)
     local entry, refusal = find_entry(target)
     if not entry then return refusal end
-    local text, message, code = entry.servable:predict_json(request.body)
-    if text then return { status = 200, headers = headers, body = text } end
-    return fail(code or "UNKNOWN", message or "unknown error")
+    local servable = entry.servable
+    local method, text, message, code = servable[target.method]
+    if method then text, message, code = method(servable, request.body)
+    else message, code = format("The model cannot %s.", target.verb), "UNIMPLEMENTED" end
+    if text then
+      return { status = 200, headers = headers, body = text, model = entry.name, version = entry.version, verb = target.verb }
+    end
+    local refused = fail(code or "UNKNOWN", message or "unknown error")
+    refused.version = entry.version
+    return refused
+  end
+
+  local function metadata(target)
+    local entry, refusal = find_entry(target)
+    if not entry then return refusal end
+    local response = reply(200, metadata_text(entry))
+    response.version = entry.version
+    return response
   end
 
   local function options_request(request)
@@ -224,13 +239,17 @@ function M.routes(models, options)
     if target.version and not repository.version(target.version) then
       return fail("INVALID_ARGUMENT", format("Failed to convert version: %s to numeric.", target.version))
     end
-    local verb = target.verb
-    if verb == "predict" then return predict(request, target) end
-    if verb == "status" then return status(target) end
-    if verb ~= "metadata" then return malformed(request) end
-    local entry, refusal = find_entry(target)
-    if not entry then return refusal end
-    return reply(200, metadata_text(entry))
+    local verb, response = target.verb
+    if target.method then
+      response = run(request, target)
+      if response.model then return response end
+    elseif verb == "status" then
+      response = status(target)
+    else
+      response = metadata(target)
+    end
+    response.model, response.verb = target.model, verb
+    return response
   end
 
   return { { method = "*", pattern = "^/[vV]1/", handler = handler } }

@@ -1,0 +1,90 @@
+-- The cases of spec/support/tfserving_cases.lua against real models in both transports.
+
+local cqueues = require "cqueues"
+local process = require "spec.support.process"
+local raw_http = require "spec.support.raw_http"
+local cases = require "spec.support.tfserving_cases"
+
+local SETUP = [[
+  for name, servable in pairs(require("spec.support.tfserving_cases").models(ROOT)) do
+    models:add_model(name, servable)
+    if name == "double" then
+      models:add_model(name, servable, 2)
+      assert(models:set_label(name, "canary", 1))
+    end
+  end
+]]
+
+local function root()
+  local pipe = io.popen "pwd"
+  local path = pipe:read "*l"
+  pipe:close()
+  return path .. "/"
+end
+
+local function run(port)
+  local connection = raw_http.connect(port)
+  local count = 0
+  local function call(method, path, body, headers)
+    local lines = { method .. " " .. path .. " HTTP/1.1", "Host: a", "Content-Length: " .. #(body or "") }
+    for name, value in pairs(headers or {}) do lines[#lines + 1] = name .. ": " .. value end
+    connection:send(table.concat(lines, "\r\n") .. "\r\n\r\n" .. (body or ""))
+    local response = assert(connection:response(10))
+    return response.status, response.body, response.headers
+  end
+  cases.run(call, function(expected, got, what)
+    count = count + 1
+    assert.are.equal(expected, got, what)
+  end, "")
+  connection:close()
+  assert.is_true(count > 80)
+end
+
+describe("TensorFlow Serving's REST protocol with real models", function()
+  local server, directory
+
+  after_each(function()
+    if server then server:stop() end
+    if directory then os.execute("rm -rf " .. process.quote(directory)) end
+    server, directory = nil, nil
+  end)
+
+  it("stands alone", function()
+    directory = process.directory()
+    process.write(directory .. "/serve.lua", 'local server = require("mlserve").server { rest = { port = 0 } }\nlocal models, ROOT = server.repository, ""\n'
+      .. SETUP .. "\nos.exit(server:run() and 0 or 1)")
+    server = process.spawn_lua(directory .. "/serve.lua")
+    run(tonumber(server:expect "listening on http://127%.0%.0%.1:(%d+)\n"))
+  end)
+
+  it("runs in nginx", function()
+    local function read(path) return assert(process.slurp(path), path) end
+    local socket = require "cqueues.socket"
+    local listener = assert(socket.listen { host = "127.0.0.1", port = "0", reuseaddr = true })
+    assert(listener:listen())
+    local _, _, port = listener:localname()
+    listener:close()
+    port = tonumber(port)
+    directory = process.directory()
+    local build = os.getenv "BUILD" or "build"
+    local replacements = {
+      ["127.0.0.1:8080"] = "127.0.0.1:" .. port,
+      ["$prefix/../../lua/?.lua;$prefix/../../lua/?/init.lua;"] = ("%slua/?.lua;%slua/?/init.lua;%s?.lua;"):format(root(), root(), root()),
+      ["$prefix/../../build/"] = (build:find "^/" and build or root() .. build) .. "/",
+    }
+    local conf = read "examples/nginx/nginx.conf"
+    for what, by in pairs(replacements) do
+      local from, to = conf:find(what, 1, true)
+      conf = conf:sub(1, assert(from, what) - 1) .. by .. conf:sub(to + 1)
+    end
+    process.write(directory .. "/nginx.conf", conf)
+    process.write(directory .. "/access.lua", read "examples/nginx/access.lua")
+    process.write(directory .. "/init.lua", 'local nginx = require "mlserve.nginx"\nnginx.init { models = {} }\nlocal models, ROOT = nginx.repository(), "'
+      .. root() .. '"\n' .. SETUP)
+    server = process.spawn("nginx -p " .. directory .. " -c nginx.conf")
+    assert(process.wait(10, function() return server:code() or pcall(function() raw_http.connect(port):close() end) end))
+    assert(not server:code(), server:log())
+    cqueues.sleep(0)
+    run(port)
+  end)
+end)
