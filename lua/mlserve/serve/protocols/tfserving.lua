@@ -5,6 +5,7 @@
 -- "Malformed request". Bodies of predict go to the servable as they came; it decodes and encodes tensors in C.
 
 local app = require "mlserve.serve.app"
+local execute = require "mlserve.serve.execute"
 local json = require "mlserve.serve.json"
 local repository = require "mlserve.serve.repository"
 
@@ -202,7 +203,7 @@ function M.routes(models, options)
   local function predict(request, target)
     local entry, refusal = find_entry(target)
     if not entry then return refusal end
-    local text, message, code = entry.servable:predict_json(request.body)
+    local text, message, code = execute.predict_json(entry, request.body, request)
     if text then return { status = 200, headers = headers, body = text } end
     return fail(code or "UNKNOWN", message or "unknown error")
   end
