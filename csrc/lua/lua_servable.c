@@ -7,11 +7,13 @@
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
+ *   :start_json, :batching, :batched and :batch_stats: see lua_batch.c
  * core.servable_at(handle) -> mlserve.servable | nil, message, code */
 #include <string.h>
 #include "lua/lua_core.h"
 #include "serve/examples.h"
 #include "serve/infer.h"
+#include "lua/lua_servable.h"
 #include "serve/registry.h"
 
 #define SERVABLE "mlserve.servable"
@@ -29,6 +31,8 @@ static servable_box *check_box(lua_State *L, int index)
   luaL_argcheck(L, box->servable != NULL, index, "the servable has been closed");
   return box;
 }
+
+ml_servable *ml__lua_check_servable(lua_State *L, int index) { return check_box(L, index)->servable; }
 
 static servable_box *new_box(lua_State *L)
 {
@@ -60,9 +64,9 @@ static int servable_tostring(lua_State *L)
 }
 
 /* ---- options ---- */
-static void check_keys(lua_State *L, int index, const char *what, const char *const *known)
+void ml__lua_check_keys(lua_State *L, int index, const char *what, const char *const *known)
 {
-  char list[160] = "";
+  char list[400] = "";
   lua_pushnil(L);
   while (lua_next(L, index)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
@@ -132,7 +136,7 @@ static void read_signatures(lua_State *L, ml_servable_options *options)
       luaL_error(L, "servable: option 'signatures': { NAME = { inputs, outputs } } expected");
     ml_signature *s = &list[i++];
     *s = (ml_signature){ .name = lua_tostring(L, -2) };
-    check_keys(L, lua_gettop(L), "signature", known);
+    ml__lua_check_keys(L, lua_gettop(L), "signature", known);
     s->method = ml__lua_opt_string_field(L, lua_gettop(L), "method_name", NULL);
     s->inputs = read_names(L, s->name, "inputs", keep, &s->n_inputs);
     s->outputs = read_names(L, s->name, "outputs", keep, &s->n_outputs);
@@ -169,7 +173,7 @@ static int new_servable(lua_State *L)
   ml_servable_options options = { 0 };
   if (!lua_isnoneornil(L, 2)) {
     luaL_checktype(L, 2, LUA_TTABLE);
-    check_keys(L, 2, "servable", known);
+    ml__lua_check_keys(L, 2, "servable", known);
     options.model = ml__lua_opt_string_field(L, 2, "model", NULL);
     options.version = ml__lua_opt_int_field(L, 2, "version", 0);
     int64_t most = ml__lua_opt_int_field(L, 2, "max_elements", 0);
@@ -186,7 +190,7 @@ static int new_servable(lua_State *L)
 }
 
 /* ---- methods ---- */
-static int servable_predict_json(lua_State *L)
+int ml__lua_servable_predict_json(lua_State *L)
 {
   servable_box *box = check_box(L, 1);
   size_t size;
@@ -206,7 +210,7 @@ static ml_infer_options infer_options(lua_State *L, int index)
   static const char *const known[] = { "model", "version", NULL };
   if (lua_isnoneornil(L, index)) return (ml_infer_options){ 0 };
   luaL_checktype(L, index, LUA_TTABLE);
-  check_keys(L, index, "infer", known);
+  ml__lua_check_keys(L, index, "infer", known);
   return (ml_infer_options){ ml__lua_opt_string_field(L, index, "model", NULL), ml__lua_opt_string_field(L, index, "version", NULL) };
 }
 
@@ -375,7 +379,11 @@ static int servable_at(lua_State *L)
 void ml__lua_open_servable(lua_State *L)
 {
   static const luaL_Reg methods[] = {
-      {"predict_json", servable_predict_json},
+      {"predict_json", ml__lua_servable_predict_json},
+      {"start_json", ml__lua_servable_start_json},
+      {"batching", ml__lua_servable_batching},
+      {"batched", ml__lua_servable_batched},
+      {"batch_stats", ml__lua_servable_batch_stats},
       {"infer", servable_infer},
       {"statistics", servable_statistics},
       {"max_batch", servable_max_batch},

@@ -18,7 +18,9 @@ enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20, KEY_SCRATCH = 256 };
 #define DEFAULT_ELEMENTS ((size_t)64 << 20)
 
 /* Buffers of one request. */
-typedef struct request {
+struct ml_request {
+  ml_servable *servable;
+  bool retained;               /* servable: by this request, which waits for a batch */
   ml_json_decoder decoder;
   const ml_signature *signature;
   size_t n;                    /* inputs of the graph */
@@ -29,8 +31,12 @@ typedef struct request {
   ml_view *views;              /* by graph input */
   bool row;
   size_t rows;
-  struct request *next;
-} request;
+  const ml_view **outputs;     /* by graph output: what there is to encode */
+  ml_session *session;         /* that they belong to, when the request ran by itself */
+  ml_batch_job job;            /* … or in a batch: its results */
+  ml_view *results;            /* views of them */
+  ml_request *next;
+};
 
 struct ml_servable {
   atomic_uint references;
@@ -39,12 +45,13 @@ struct ml_servable {
   const char *model;
   int64_t version;
   ml_signature *signatures;
-  size_t n_signatures, n_inputs, max_elements;
+  size_t n_signatures, n_inputs, n_outputs, max_elements;
   ml_statistics *statistics;
   const char **features, **classes;
   size_t n_features, n_classes;
+  ml_batcher *batcher;   /* set once, before it is shared; NULL: requests run where they are read */
   pthread_mutex_t mutex; /* of the pool */
-  request *idle;
+  ml_request *idle;
   size_t n_idle;
 };
 
@@ -129,6 +136,7 @@ static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_err
   const ml_graph *g = ml_program_graph(s->program);
   const char *model = options->model ? options->model : g->name;
   s->n_inputs = g->n_inputs;
+  s->n_outputs = g->n_outputs;
   s->version = options->version;
   s->max_elements = options->max_elements ? options->max_elements : DEFAULT_ELEMENTS;
   s->model = ml_arena_strndup(s->arena, model, strlen(model));
@@ -159,7 +167,7 @@ ml_status ml_servable_new(ml_program *program, const ml_servable_options *option
   return status;
 }
 
-static void request_free(request *r, size_t n) {
+static void request_free(ml_request *r, size_t n) {
   if (!r) return;
   for (size_t i = 0; r->tensors && i < n; i++) ml_free(r->tensors[i].data);
   ml_json_decoder_free(&r->decoder);
@@ -168,6 +176,9 @@ static void request_free(request *r, size_t n) {
   ml_free(r->first);
   ml_free(r->seen);
   ml_free(r->views);
+  ml_free(r->outputs);
+  ml_free(r->results);
+  ml_free(r->job.outputs);
   ml_free(r);
 }
 
@@ -179,10 +190,11 @@ ml_servable *ml_servable_retain(ml_servable *servable) {
 void ml_servable_release(ml_servable *servable) {
   if (!servable || atomic_fetch_sub_explicit(&servable->references, 1, memory_order_acq_rel) != 1) return;
   while (servable->idle) {
-    request *r = servable->idle;
+    ml_request *r = servable->idle;
     servable->idle = r->next;
     request_free(r, servable->n_inputs);
   }
+  ml_batcher_free(servable->batcher);
   pthread_mutex_destroy(&servable->mutex);
   ml_program_release(servable->program);
   ml_statistics_free(servable->statistics);
@@ -214,9 +226,9 @@ const ml_signature *ml_servable_signature(const ml_servable *servable, const cha
 }
 
 /* ---------------------------------------------------------------- pool ---- */
-static ml_status take_request(ml_servable *s, request **out, ml_error *err) {
+static ml_status take_request(ml_servable *s, ml_request **out, ml_error *err) {
   pthread_mutex_lock(&s->mutex);
-  request *r = s->idle;
+  ml_request *r = s->idle;
   if (r) {
     s->idle = r->next;
     s->n_idle--;
@@ -232,7 +244,8 @@ static ml_status take_request(ml_servable *s, request **out, ml_error *err) {
     r->first = ml_alloc_zero(n + 1, sizeof *r->first);
     r->seen = ml_alloc_zero(n + 1, sizeof *r->seen);
     r->views = ml_alloc_zero(n + 1, sizeof *r->views);
-    if (!r->tensors || !r->shapes || !r->first || !r->seen || !r->views) {
+    r->outputs = ml_alloc_zero(s->n_outputs + 1, sizeof *r->outputs);
+    if (!r->tensors || !r->shapes || !r->first || !r->seen || !r->views || !r->outputs) {
       request_free(r, n);
       return ml_fail_memory(err, n * sizeof *r->views, "a request");
     }
@@ -241,7 +254,7 @@ static ml_status take_request(ml_servable *s, request **out, ml_error *err) {
   return ML_OK;
 }
 
-static void return_request(ml_servable *s, request *r) {
+static void return_request(ml_servable *s, ml_request *r) {
   size_t bytes = 0;
   for (size_t i = 0; i < r->n; i++) bytes += r->tensors[i].bytes;
   pthread_mutex_lock(&s->mutex);
@@ -272,7 +285,7 @@ static size_t find_input(const ml_signature *g, const char *name, size_t length)
 }
 
 /* One value of batch element `item` for input i: read, and compared with the shape of the first. */
-static ml_status read_item(request *r, size_t i, size_t item, ml_error *err) {
+static ml_status read_item(ml_request *r, size_t i, size_t item, ml_error *err) {
   ml_json_tensor *t = &r->tensors[i];
   ml_json_shape *shape = &r->shapes[i];
   size_t before = t->count;
@@ -293,7 +306,7 @@ static ml_status read_item(request *r, size_t i, size_t item, ml_error *err) {
 }
 
 /* Puts the item's place in front of a refusal; a syntax error stays as it is. */
-static ml_status in_item(request *r, size_t item, const char *key, size_t key_length, ml_status status, ml_error *err) {
+static ml_status in_item(ml_request *r, size_t item, const char *key, size_t key_length, ml_status status, ml_error *err) {
   if (!r->decoder.semantic || !err) return status;
   char message[ML_ERROR_MAX];
   snprintf(message, sizeof message, "%s", err->message);
@@ -304,7 +317,7 @@ static ml_status in_item(request *r, size_t item, const char *key, size_t key_le
                  message);
 }
 
-static ml_status wrong_keys(request *r, const char *at, size_t item, ml_error *err) {
+static ml_status wrong_keys(ml_request *r, const char *at, size_t item, ml_error *err) {
   char text[260], names[160];
   return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT,
                         "Failed to process element: %zu of 'instances' list. JSON object: %s keys must be equal to: %s", item,
@@ -312,7 +325,7 @@ static ml_status wrong_keys(request *r, const char *at, size_t item, ml_error *e
 }
 
 /* Members of the object at `at`; SIZE_MAX when it is broken. */
-static size_t count_members(const request *r, const char *at) {
+static size_t count_members(const ml_request *r, const char *at) {
   ml_json_reader reader = r->decoder.reader;
   char scratch[KEY_SCRATCH];
   const char *key;
@@ -328,7 +341,7 @@ static size_t count_members(const request *r, const char *at) {
   }
 }
 
-static ml_status read_object_item(request *r, size_t item, ml_error *err) {
+static ml_status read_object_item(ml_request *r, size_t item, ml_error *err) {
   ml_json_reader *reader = &r->decoder.reader;
   const ml_signature *g = r->signature;
   const char *begin = reader->at, *key;
@@ -354,7 +367,7 @@ static ml_status read_object_item(request *r, size_t item, ml_error *err) {
   return members == g->n_inputs ? ML_OK : wrong_keys(r, begin, item, err);
 }
 
-static ml_status read_instances(request *r, const char *root, ml_error *err) {
+static ml_status read_instances(ml_request *r, const char *root, ml_error *err) {
   ml_json_decoder *d = &r->decoder;
   char text[260];
   bool first = true, more, objects = false;
@@ -397,7 +410,7 @@ static ml_status read_instances(request *r, const char *root, ml_error *err) {
 }
 
 /* ---------------------------------------------------------------- inputs ---- */
-static ml_status read_inputs(request *r, ml_error *err) {
+static ml_status read_inputs(ml_request *r, ml_error *err) {
   ml_json_decoder *d = &r->decoder;
   const ml_signature *g = r->signature;
   bool first = true, more;
@@ -432,7 +445,7 @@ static ml_status read_inputs(request *r, ml_error *err) {
 
 /* ---------------------------------------------------------------- root ---- */
 /* `at` is where the data begins; shapes hold what the signature says, as guesses for the buffers. */
-static ml_status read_data(request *r, const char *root, ml_error *err) {
+static ml_status read_data(ml_request *r, const char *root, ml_error *err) {
   const ml_signature *g = r->signature;
   r->decoder.elements = 0;
   r->decoder.strings_used = 0;
@@ -450,13 +463,13 @@ static bool key_is(const char *key, size_t length, const char *text) {
   return length == strlen(text) && memcmp(key, text, length) == 0;
 }
 
-static ml_status no_signature(request *r, const char *name, size_t length, ml_error *err) {
+static ml_status no_signature(ml_request *r, const char *name, size_t length, ml_error *err) {
   return ml_json_refuse(&r->decoder, err, ML_INVALID_ARGUMENT, "Serving signature name: \"%.*s\" not found in signature def",
                         (int)(length < 200 ? length : 200), name);
 }
 
 /* The string at the reader as a signature of the servable. */
-static ml_status read_signature(ml_servable *s, request *r, const char *root, const ml_signature **out, ml_error *err) {
+static ml_status read_signature(ml_servable *s, ml_request *r, const char *root, const ml_signature **out, ml_error *err) {
   ml_json_reader *reader = &r->decoder.reader;
   char text[260], name[256];
   size_t length;
@@ -474,7 +487,7 @@ static ml_status read_signature(ml_servable *s, request *r, const char *root, co
   return *out ? ML_OK : no_signature(r, name, length, err);
 }
 
-static ml_status read_root(ml_servable *s, request *r, const char *signature, ml_error *err) {
+static ml_status read_root(ml_servable *s, ml_request *r, const char *signature, ml_error *err) {
   ml_json_decoder *d = &r->decoder;
   ml_json_reader *reader = &d->reader;
   const char *data = NULL, *root, *key;
@@ -536,7 +549,7 @@ static ml_status read_root(ml_servable *s, request *r, const char *signature, ml
 }
 
 /* Syntax errors in one form; a refusal gives way to a syntax error further on in the body. */
-__attribute__((cold)) static ml_status finish_failure(request *r, ml_status status, ml_error *err) {
+__attribute__((cold)) static ml_status finish_failure(ml_request *r, ml_status status, ml_error *err) {
   ml_json_reader reader = r->decoder.reader;
   ml_error syntax = {0};
   if (status != ML_INVALID_ARGUMENT && status != ML_UNIMPLEMENTED) return status;
@@ -558,10 +571,10 @@ static bool is_base64_name(const char *name) {
   return n >= 6 && strcmp(name + n - 6, "_bytes") == 0;
 }
 
-static ml_status check_outputs(const request *r, ml_session *session, size_t *rows, ml_error *err) {
+static ml_status check_outputs(const ml_request *r, size_t *rows, ml_error *err) {
   const ml_signature *g = r->signature;
   for (size_t i = 0; i < g->n_outputs; i++) {
-    const ml_view *v = ml_session_output(session, g->outputs[i].index);
+    const ml_view *v = r->outputs[g->outputs[i].index];
     ML_TRY(ml_json_tensor_writable(v->type ? ml_type_dtype(v->type) : v->dtype, err));
     if (!r->row) continue;
     if (ml_type_kind(v->type) == ML_KIND_SEQUENCE) { /* one element a row: what ZipMap makes of probabilities */
@@ -585,7 +598,7 @@ static void put_key(ml_json_writer *out, const char *name) {
   ml_json_put_literal(out, ": ");
 }
 
-static void put_predictions(const ml_signature *g, ml_session *session, size_t rows, ml_json_writer *out) {
+static void put_predictions(const ml_signature *g, const ml_view *const *outputs, size_t rows, ml_json_writer *out) {
   ml_json_put_literal(out, "{\n    \"predictions\": [");
   for (size_t row = 0; row < rows && out->status == ML_OK; row++) {
     if (row) ml_json_put_literal(out, ", ");
@@ -597,14 +610,14 @@ static void put_predictions(const ml_signature *g, ml_session *session, size_t r
         ml_json_put_literal(out, "            ");
         put_key(out, o->name);
       }
-      ml_json_put_row(out, ml_session_output(session, o->index), row, is_base64_name(o->name));
+      ml_json_put_row(out, outputs[o->index], row, is_base64_name(o->name));
     }
     if (g->n_outputs > 1) ml_json_put_literal(out, "\n        }");
   }
   ml_json_put_literal(out, "\n    ]\n}");
 }
 
-static void put_outputs(const ml_signature *g, ml_session *session, ml_json_writer *out) {
+static void put_outputs(const ml_signature *g, const ml_view *const *outputs, ml_json_writer *out) {
   ml_json_put_literal(out, "{\n    \"outputs\": ");
   if (g->n_outputs > 1) ml_json_put_literal(out, "{\n");
   for (size_t i = 0; i < g->n_outputs; i++) {
@@ -614,14 +627,14 @@ static void put_outputs(const ml_signature *g, ml_session *session, ml_json_writ
       ml_json_put_literal(out, "        ");
       put_key(out, o->name);
     }
-    ml_json_put_tensor(out, ml_session_output(session, o->index), is_base64_name(o->name));
+    ml_json_put_tensor(out, outputs[o->index], is_base64_name(o->name));
   }
   if (g->n_outputs > 1) ml_json_put_literal(out, "\n    }");
   ml_json_put_literal(out, "\n}");
 }
 
 /* ---------------------------------------------------------------- predict ---- */
-static ml_status make_views(request *r, ml_error *err) {
+static ml_status make_views(ml_request *r, ml_error *err) {
   const ml_signature *g = r->signature;
   for (size_t i = 0; i < g->n_inputs; i++) {
     const ml_json_shape *shape = r->row ? &r->first[i] : &r->shapes[i];
@@ -652,37 +665,120 @@ static ml_status check_inputs(const ml_servable *s, ml_error *err) {
   return ML_OK;
 }
 
-static ml_status run(ml_servable *s, request *r, ml_json_writer *out, ml_error *err) {
-  ml_session *session = NULL;
-  size_t rows = 0;
-  ML_TRY(make_views(r, err));
-  ML_TRY(ml_program_acquire(s->program, r->views, &session, err));
+ml_status ml_request_decode_json(ml_servable *servable, const char *body, size_t size, const char *signature, ml_request **out,
+                                 ml_error *err) {
+  ml_request *r = NULL;
+  ml_error local;
+  *out = NULL;
+  if (!err) err = &local;
+  ML_TRY(check_inputs(servable, err));
+  ML_TRY(take_request(servable, &r, err));
+  r->servable = servable;
+  ml_json_decoder_reset(&r->decoder, body, size, servable->max_elements);
+  ml_status status = read_root(servable, r, signature, err);
+  if (status != ML_OK) status = finish_failure(r, status, err);
+  else status = make_views(r, err);
+  if (status == ML_OK) *out = r;
+  else return_request(servable, r);
+  return status;
+}
+
+ml_status ml_request_run(ml_request *r, ml_error *err) {
+  ml_servable *s = r->servable;
+  ML_TRY(ml_program_acquire(s->program, r->views, &r->session, err));
   for (size_t i = 0; i < s->n_inputs; i++) {
     const ml_view *from = &r->views[i];
-    if (from->count > 0) memcpy(ml_session_input(session, i)->data, from->data, from->count * ml_dtype_size(from->dtype));
+    if (from->count > 0) memcpy(ml_session_input(r->session, i)->data, from->data, from->count * ml_dtype_size(from->dtype));
   }
-  ml_status status = ml_session_run(session, err);
-  if (status == ML_OK) status = check_outputs(r, session, &rows, err);
-  if (status == ML_OK) {
-    if (r->row) put_predictions(r->signature, session, rows, out);
-    else put_outputs(r->signature, session, out);
-    if (out->status != ML_OK) status = ml_fail_memory(err, out->capacity, "a response");
+  ML_TRY(ml_session_run(r->session, err));
+  for (size_t i = 0; i < s->n_outputs; i++) r->outputs[i] = ml_session_output(r->session, i);
+  return ML_OK;
+}
+
+ml_status ml_request_encode_json(ml_request *r, ml_json_writer *out, ml_error *err) {
+  size_t rows = 0;
+  ML_TRY(check_outputs(r, &rows, err));
+  if (r->row) put_predictions(r->signature, r->outputs, rows, out);
+  else put_outputs(r->signature, r->outputs, out);
+  return out->status == ML_OK ? ML_OK : ml_fail_memory(err, out->capacity, "a response");
+}
+
+void ml_request_free(ml_request *r) {
+  if (!r) return;
+  ml_servable *s = r->servable;
+  bool retained = r->retained;
+  if (r->session) ml_program_return(s->program, r->session);
+  r->session = NULL;
+  if (retained) {
+    if (!ml_batcher_cancel(s->batcher, &r->job)) ml_batcher_wait(s->batcher, &r->job); /* a run that has begun is bounded */
+    ml_batch_job_clear(&r->job, s->n_outputs);
+    ml_batch_port_release(r->job.port);
+    r->job.port = NULL;
+    r->retained = false;
   }
-  ml_program_return(s->program, session);
-  return status;
+  return_request(s, r);
+  if (retained) ml_servable_release(s);
 }
 
 ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size_t size, const char *signature,
                                    ml_json_writer *out, ml_error *err) {
-  request *r = NULL;
+  ml_request *r = NULL;
   ml_error local;
   if (!err) err = &local;
-  ML_TRY(check_inputs(servable, err));
-  ML_TRY(take_request(servable, &r, err));
-  ml_json_decoder_reset(&r->decoder, body, size, servable->max_elements);
-  ml_status status = read_root(servable, r, signature, err);
-  if (status != ML_OK) status = finish_failure(r, status, err);
-  else status = run(servable, r, out, err);
-  return_request(servable, r);
+  ML_TRY(ml_request_decode_json(servable, body, size, signature, &r, err));
+  ml_status status = ml_request_run(r, err);
+  if (status == ML_OK) status = ml_request_encode_json(r, out, err);
+  ml_request_free(r);
   return status;
 }
+
+/* ---------------------------------------------------------------- batched ---- */
+ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err) {
+  pthread_mutex_lock(&servable->mutex);
+  bool set = servable->batcher == NULL;
+  if (set) servable->batcher = batcher;
+  pthread_mutex_unlock(&servable->mutex);
+  return set ? ML_OK : ml_fail(err, ML_FAILED_PRECONDITION, "batching of model '%s' is set already", servable->model);
+}
+
+ml_batcher *ml_servable_batcher(const ml_servable *servable) { return servable->batcher; }
+
+ml_status ml_request_submit(ml_request *r, const ml_request_options *options, ml_error *err) {
+  ml_servable *s = r->servable;
+  if (!s->batcher) return ml_fail(err, ML_FAILED_PRECONDITION, "model '%s' has no batcher", s->model);
+  if (!r->results) r->results = ml_alloc_zero(s->n_outputs + 1, sizeof *r->results);
+  if (!r->job.outputs) r->job.outputs = ml_alloc_zero(s->n_outputs + 1, sizeof *r->job.outputs);
+  if (!r->results || !r->job.outputs) return ml_fail_memory(err, s->n_outputs * sizeof *r->results, "a request");
+  r->job.inputs = r->views;
+  r->job.priority = options->priority;
+  r->job.deadline_ns = options->deadline_ns;
+  r->job.id = options->id;
+  r->job.port = options->port ? ml_batch_port_retain(options->port) : NULL;
+  ml_status status = ml_batcher_submit(s->batcher, &r->job, err);
+  if (status == ML_OK) {
+    ml_servable_retain(s);
+    r->retained = true;
+  } else {
+    ml_batch_port_release(r->job.port);
+    r->job.port = NULL;
+  }
+  return status;
+}
+
+ml_status ml_request_wait(ml_request *r, ml_error *err) {
+  ml_servable *s = r->servable;
+  ml_status status = ml_batcher_wait(s->batcher, &r->job);
+  if (status != ML_OK) {
+    if (err) *err = r->job.error;
+    return status;
+  }
+  for (size_t i = 0; i < s->n_outputs; i++) {
+    ml_item_view(&r->job.outputs[i], &r->results[i]);
+    r->outputs[i] = &r->results[i];
+  }
+  return ML_OK;
+}
+
+bool ml_request_over(ml_request *r) { return ml_batcher_over(r->servable->batcher, &r->job); }
+bool ml_request_cancel(ml_request *r) { return ml_batcher_cancel(r->servable->batcher, &r->job); }
+bool ml_request_expire(ml_request *r) { return ml_batcher_expire(r->servable->batcher, &r->job); }

@@ -6,6 +6,7 @@
 #define ML_SERVE_SERVABLE_H
 #include "codec/json.h"
 #include "graph/program.h"
+#include "serve/batcher.h"
 
 #define ML_SERVING_DEFAULT "serving_default"
 #define ML_PREDICT_METHOD "tensorflow/serving/predict"
@@ -61,5 +62,33 @@ const ml_signature *ml_servable_signature(const ml_servable *servable, const cha
  * exceeded limit or memory. */
 ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size_t size, const char *signature,
                                    ml_json_writer *out, ml_error *err);
+
+/* ---- the same in steps ---- */
+/* A request belongs to one thread at a time and ends with ml_request_free. The body is not read after decoding. A servable must outlive
+ * its requests; one that was submitted sees to that by itself. */
+typedef struct ml_request ml_request;
+ml_status ml_request_decode_json(ml_servable *servable, const char *body, size_t size, const char *signature, ml_request **out,
+                                 ml_error *err);
+ml_status ml_request_run(ml_request *request, ml_error *err); /* on this thread */
+ml_status ml_request_encode_json(ml_request *request, ml_json_writer *out, ml_error *err); /* after run or wait */
+void ml_request_free(ml_request *request); /* NULL allowed; one that was submitted leaves the queue, or its run is waited for */
+
+/* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once, before other threads use the
+ * servable. */
+ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err);
+ml_batcher *ml_servable_batcher(const ml_servable *servable); /* borrowed; NULL: none */
+
+typedef struct ml_request_options {
+  uint32_t priority;     /* see ml_batch_job */
+  uint64_t deadline_ns;  /* of ml_clock_ns, for the beginning of the run; 0: none */
+  ml_batch_port *port;   /* retained; told `id` when the request is over; NULL: nobody is */
+  uint64_t id;
+} ml_request_options;
+/* Instead of ml_request_run: to the servable's batcher. */
+ml_status ml_request_submit(ml_request *request, const ml_request_options *options, ml_error *err);
+ml_status ml_request_wait(ml_request *request, ml_error *err); /* blocks until it is over; its status */
+bool ml_request_over(ml_request *request);
+bool ml_request_cancel(ml_request *request); /* see ml_batcher_cancel */
+bool ml_request_expire(ml_request *request);
 
 #endif

@@ -26,6 +26,9 @@ function serve.parser(parser)
     :convert(arguments.integer(1, 1024))
   parser:option("--max-memory", "Memory that the predictions of one model may take, weights not counted (default: half of the machine's).")
     :argname("MIB"):convert(arguments.integer(1, 1024 * 1024 * 1024))
+  parser:option("--batching", "Merge requests of costly models: auto (by measured cost), always or never."):argname("MODE")
+    :choices { "auto", "always", "never" }
+  parser:option("--batching-parameters-file --batching_parameters_file", "TensorFlow Serving's batching parameters (text format)."):argname("FILE")
   parser:epilog [[Example:
   mlserve serve --model cancer=models/cancer --rest-port 8501
   curl http://127.0.0.1:8501/v1/models/cancer]]
@@ -35,7 +38,12 @@ function serve.run(args)
   local seen, problems = {}, {}
   local server, ok, message
   if args.threads then require("mlserve.core").set_threads(args.threads) end
+  if args.batching_parameters_file then
+    ok, message = require("mlserve.serve.batching").read(args.batching_parameters_file)
+    if not ok then return nil, message end
+  end
   server = require("mlserve.serve.server").new {
+    batching = { mode = args.batching, file = args.batching_parameters_file },
     rest = { host = args.host, port = args.rest_port },
     limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
   }

@@ -45,20 +45,27 @@ end
 
 local function list_directory(path) return require("mlserve.core").list_directory(path) end
 
-local function file_loader(limits)
+-- prepare: function(servable, name, directory of the version) -> anything but nil | nil, message
+local function file_loader(limits, prepare)
   return function(path, name, version)
     local model, message, code = require("mlserve").load(path, { limits = limits })
     if not model then return nil, message, code end
-    return model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+    local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+    if prepare then
+      local ok, problem = prepare(servable, name, (gsub(path, "/[^/]*$", "")))
+      if ok == nil then return nil, problem, "INVALID_ARGUMENT" end
+    end
+    return servable
   end
 end
 
 ---@param options? table loader: function(path, name, version) -> servable | nil, message, code;
---- list: function(path) -> names | nil, message; limits: of models loaded from files (see mlserve.model.load)
+--- list: function(path) -> names | nil, message; limits: of models loaded from files (see mlserve.model.load);
+--- prepare: function(servable, name, directory) called for each of them before it answers
 ---@return table repository
 function M.new(options)
   options = options or {}
-  return setmetatable({ models = {}, loader = options.loader or file_loader(options.limits), list = options.list or list_directory }, mt)
+  return setmetatable({ models = {}, loader = options.loader or file_loader(options.limits, options.prepare), list = options.list or list_directory }, mt)
 end
 
 local function check_name(name, level)

@@ -7,6 +7,7 @@
 -- Everything it has to say goes line by line to `log` (default: standard output, problems to standard error).
 
 local app = require "mlserve.serve.app"
+local batching = require "mlserve.serve.batching"
 local example = require "mlserve.serve.example"
 local kserve = require "mlserve.serve.protocols.kserve"
 local options = require "mlserve.options"
@@ -20,6 +21,7 @@ local RULES = {
   log = { type = "function" },
   limits = { type = "table" },
   admin = { type = "boolean", default = false },
+  batching = { type = { "string", "table" } },
 }
 
 local REST_RULES = {
@@ -99,6 +101,7 @@ function methods:add_model(name, model, signature, version)
   elseif not model.predict_json then
     error("add_model: argument 2: a model or a servable expected", 2)
   end
+  if servable.batching and servable.batched and not servable:batched() then self.batching:apply(servable, name) end
   local ok, message = pcall(self.repository.add_model, self.repository, name, servable, version)
   if not ok then error("add_model: " .. tostring(message), 2) end
   return self
@@ -194,14 +197,20 @@ local M = {}
 
 ---@param given? table rest = { host, port (0: any free one), cors, compression (see mlserve.serve.compress; a body may inflate to
 --- max_body bytes unless it says otherwise), and the limits of transports.http },
---- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol)
+--- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
+--- batching = mode or table (see mlserve.serve.batching)
 ---@return table server
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
-  local models = repository.new { limits = values.limits }
+  local merging, problem = batching.config(values.batching)
+  if not merging then error("mlserve.server: batching: " .. problem, 2) end
+  local models = repository.new {
+    limits = values.limits, prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+  }
   local self = setmetatable({
     rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
+    batching = merging,
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))

@@ -5,6 +5,7 @@
 -- "Malformed request". Bodies go to the servable as they came; it decodes and encodes tensors and examples in C.
 
 local app = require "mlserve.serve.app"
+local execute = require "mlserve.serve.execute"
 local json = require "mlserve.serve.json"
 local repository = require "mlserve.serve.repository"
 
@@ -202,9 +203,9 @@ function M.routes(models, options)
   local function run(request, target)
     local entry, refusal = find_entry(target)
     if not entry then return refusal end
-    local servable = entry.servable
-    local method, text, message, code = servable[target.method]
-    if method then text, message, code = method(servable, request.body)
+    local servable, method, text, message, code = entry.servable, target.method
+    if method == "predict_json" then text, message, code = execute.predict_json(entry, request.body, request)
+    elseif servable[method] then text, message, code = servable[method](servable, request.body)
     else message, code = format("The model cannot %s.", target.verb), "UNIMPLEMENTED" end
     if text then
       return { status = 200, headers = headers, body = text, model = entry.name, version = entry.version, verb = target.verb }

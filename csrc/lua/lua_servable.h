@@ -1,0 +1,18 @@
+/* Between lua_servable.c and the files that give a servable more methods. */
+#ifndef ML_LUA_LUA_SERVABLE_H
+#define ML_LUA_LUA_SERVABLE_H
+#include "lua/compat.h"
+#include "serve/servable.h"
+
+ml_servable *ml__lua_check_servable(lua_State *L, int index); /* borrowed; raises */
+/* Raises when the table at index has a key that is not known (NULL-terminated). */
+void ml__lua_check_keys(lua_State *L, int index, const char *what, const char *const *known);
+int ml__lua_servable_predict_json(lua_State *L);
+
+/* lua_batch.c */
+int ml__lua_servable_start_json(lua_State *L);
+int ml__lua_servable_batching(lua_State *L);
+int ml__lua_servable_batched(lua_State *L);
+int ml__lua_servable_batch_stats(lua_State *L);
+
+#endif
