@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local cqueues = require "cqueues"
 local process = require "spec.support.process"
+local prometheus = require "spec.support.prometheus"
 local raw_http = require "spec.support.raw_http"
 local socket = require "cqueues.socket"
 
@@ -187,5 +188,42 @@ describe("the nginx transport", function()
     end
     assert(loop:loop(20))
     assert.are.equal(400, good)
+  end)
+
+  it("counts what all workers do, and logs it", function()
+    local log = os.tmpname()
+    start(([[
+      local fake = require "spec.support.fake_servable"
+      assert(require("mlserve.nginx").init { models = { cancer = fake.new(0) }, access_log = %q })
+    ]]):format(log), [[
+      location = /metrics { content_by_lua_block { require("mlserve.nginx").handler() } }
+      location /monitoring/ { content_by_lua_block { require("mlserve.nginx").handler() } }
+    ]])
+    local body = '{"instances":[[1,2]]}'
+    for _ = 1, 60 do assert.are.equal(200, raw_http.request(port, "POST", "/v1/models/cancer:predict?key=hunter2", body).status) end
+    raw_http.request(port, "GET", "/v1/models/none")
+    for _ = 1, 10 do -- whichever worker answers
+      local response = raw_http.request(port, "GET", "/monitoring/prometheus/metrics")
+      local samples = prometheus.parse(response.body)
+      assert.are.equal("text/plain; version=0.0.4; charset=utf-8", response.headers["content-type"])
+      assert.are.equal(60, samples['mlserve_requests_total{model="cancer",version="1",verb="predict",code="200"}'])
+      assert.are.equal(60 * #body, samples['mlserve_request_bytes_total{model="cancer",version="1",verb="predict"}'])
+      assert.are.equal(60, samples[':tensorflow:serving:request_count{model_name="cancer",status="OK"}'])
+      assert.are.equal(1, samples['mlserve_requests_total{model="",version="",verb="status",code="404"}'])
+      assert.are.equal(1, samples['mlserve_model_state{model="cancer",version="1",state="AVAILABLE"}'])
+    end
+    assert.are.equal(200, raw_http.request(port, "GET", "/metrics").status)
+    local function lines() return select(2, (process.slurp(log) or ""):gsub("\n", "")) end
+    assert.is_truthy(process.wait(5, function() return lines() == 72 end), "lines in the log: " .. lines())
+    os.rename(log, log .. ".1") -- as logrotate does
+    assert.is_truthy(process.wait(5, function() return process.slurp(log) end))
+    raw_http.request(port, "GET", "/v1/models/last")
+    nginx:stop() -- writes the rest
+    nginx = nil
+    local entry = cjson.decode((process.slurp(log)))
+    assert.are.same({ "/v1/models/last", 404, "127.0.0.1" }, { entry.path, entry.status, entry.peer })
+    assert.is_nil(process.slurp(log .. ".1"):find("hunter2", 1, true))
+    os.remove(log)
+    os.remove(log .. ".1")
   end)
 end)

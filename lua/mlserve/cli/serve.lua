@@ -29,9 +29,22 @@ function serve.parser(parser)
   parser:option("--batching", "Merge requests of costly models: auto (by measured cost), always or never."):argname("MODE")
     :choices { "auto", "always", "never" }
   parser:option("--batching-parameters-file --batching_parameters_file", "TensorFlow Serving's batching parameters (text format)."):argname("FILE")
+  parser:option("--access-log", "File for one JSON line per request; - is standard output. SIGUSR1 begins it anew."):argname("FILE")
+  parser:flag("--no-metrics", "Do not answer GET /metrics and /monitoring/prometheus/metrics.")
+  parser:option("--monitoring_config_file --monitoring-config-file",
+    "TensorFlow Serving's: prometheus_config { enable: true path: \"/monitoring/prometheus/metrics\" }."):argname("FILE")
   parser:epilog [[Example:
   mlserve serve --model cancer=models/cancer --rest-port 8501
   curl http://127.0.0.1:8501/v1/models/cancer]]
+end
+
+-- The server's option `metrics`; nil and a message for a file that is wrong.
+local function monitoring_of(args)
+  if args.no_metrics then return false end
+  if not args.monitoring_config_file then return true end
+  local config, message = require("mlserve.serve.metrics").read_config(args.monitoring_config_file)
+  if not config then return nil, message end
+  return { tensorflow_path = config.enable and (config.path or true) }
 end
 
 function serve.run(args)
@@ -42,11 +55,15 @@ function serve.run(args)
     ok, message = require("mlserve.serve.batching").read(args.batching_parameters_file)
     if not ok then return nil, message end
   end
-  server = require("mlserve.serve.server").new {
+  local monitoring, reason = monitoring_of(args)
+  if monitoring == nil then return nil, reason, 2 end
+  server, message = require("mlserve.serve.server").new {
     batching = { mode = args.batching, file = args.batching_parameters_file },
+    metrics = monitoring, access_log = args.access_log,
     rest = { host = args.host, port = args.rest_port },
     limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
   }
+  if not server then return nil, message end
   for _, model in ipairs(args.model) do
     if seen[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
     seen[model.name] = true

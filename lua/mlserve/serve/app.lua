@@ -11,7 +11,7 @@ local compress = require "mlserve.serve.compress"
 local json = require "mlserve.serve.json"
 
 local concat, find, format, gsub, match = table.concat, string.find, string.format, string.gsub, string.match
-local char, ipairs, setmetatable, tonumber, type = string.char, ipairs, setmetatable, tonumber, type
+local char, error, ipairs, pcall, setmetatable, tonumber, type = string.char, error, ipairs, pcall, setmetatable, tonumber, type
 
 local methods = {}
 local mt = { __name = "mlserve.app", __index = methods }
@@ -38,6 +38,22 @@ end
 --- Adds a protocol's list of { method =, pattern =, handler = }.
 function methods:mount(routes)
   for _, route in ipairs(routes) do self:route(route.method, route.pattern, route.handler) end
+  return self
+end
+
+--- Has every request seen: begun = observer.begin() before, observer.finish(request, response, begun) after it; without a
+--- response when the handler raised. Transports tell observer:refused(status, peer) what did not become a request.
+---@param observer table
+function methods:observe(observer)
+  local handle, begin, finish = self.handle, observer.begin, observer.finish
+  self.observer = observer
+  self.handle = function(app, request) -- an app without an observer pays nothing
+    local begun = begin()
+    local ok, response = pcall(handle, app, request)
+    finish(request, ok and response or nil, begun)
+    if not ok then error(response, 0) end
+    return response
+  end
   return self
 end
 

@@ -10,6 +10,7 @@ local app = require "mlserve.serve.app"
 local batching = require "mlserve.serve.batching"
 local example = require "mlserve.serve.example"
 local kserve = require "mlserve.serve.protocols.kserve"
+local metrics = require "mlserve.serve.metrics"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -22,6 +23,8 @@ local RULES = {
   limits = { type = "table" },
   admin = { type = "boolean", default = false },
   batching = { type = { "string", "table" } },
+  metrics = { type = { "boolean", "table" }, default = true },
+  access_log = { type = "string" },
 }
 
 local REST_RULES = {
@@ -198,8 +201,10 @@ local M = {}
 ---@param given? table rest = { host, port (0: any free one), cors, compression (see mlserve.serve.compress; a body may inflate to
 --- max_body bytes unless it says otherwise), and the limits of transports.http },
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
---- batching = mode or table (see mlserve.serve.batching)
----@return table server
+--- batching = mode or table (see mlserve.serve.batching), metrics = false or { path, tensorflow_path } (see mlserve.serve.metrics),
+--- access_log = path or "-" for standard output
+---@return table|nil server
+---@return string|nil message
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
@@ -214,6 +219,8 @@ function M.new(given)
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))
+  local ok, message = metrics.watch(self.app, models, values.metrics, values.access_log, self.log)
+  if not ok then return nil, message end
   return self
 end
 

@@ -361,7 +361,9 @@ function M.routes(models, options)
       response.headers = { ["content-type"] = "application/json", allow = target.method }
       return response
     end
-    return verbs[target.verb](target, request)
+    local response = verbs[target.verb](target, request)
+    if not response.verb then response.model, response.version, response.verb = target.model, target.version, target.verb end
+    return response
   end
 
   return {

@@ -166,8 +166,11 @@ function M.routes(models, options)
   local headers = cors and JSON_CORS or JSON
   local target_of = new_cache()
 
-  local function reply(status, body) return { status = status, headers = headers, body = body } end
-  local function fail(code, message) return reply(HTTP_STATUS[code] or 500, error_text(message)) end
+  -- code: for who counts requests, under TensorFlow Serving's names
+  local function reply(status, body) return { status = status, headers = headers, body = body, code = "OK" } end
+  local function fail(code, message)
+    return { status = HTTP_STATUS[code] or 500, headers = headers, body = error_text(message), code = code }
+  end
   local function malformed(request)
     return fail("INVALID_ARGUMENT", format("Malformed request: %s %s", request.method, request.path))
   end
@@ -208,7 +211,9 @@ function M.routes(models, options)
     elseif servable[method] then text, message, code = servable[method](servable, request.body)
     else message, code = format("The model cannot %s.", target.verb), "UNIMPLEMENTED" end
     if text then
-      return { status = 200, headers = headers, body = text, model = entry.name, version = entry.version, verb = target.verb }
+      return {
+        status = 200, headers = headers, body = text, model = entry.name, version = entry.version, verb = target.verb, code = "OK",
+      }
     end
     local refused = fail(code or "UNKNOWN", message or "unknown error")
     refused.version = entry.version

@@ -31,7 +31,7 @@ local RULES = {
 }
 for name, default in pairs(http1.DEFAULTS) do RULES[name] = at_least_0(default) end
 
-local SIGINT, SIGTERM = 2, 15
+local SIGINT, SIGUSR1, SIGTERM = 2, 10, 15
 
 local DRAIN_GRACE = 0.1   -- requests that were on their way when the drain began may still arrive
 local FRESH_GRACE = 1     -- … and the first ones of connections just accepted
@@ -43,6 +43,15 @@ local mt = { __name = "mlserve.http", __index = methods }
 
 function mt:__tostring()
   return string.format("mlserve.http{host=%s, port=%s}", self.host, tostring(self:port() or "not listening"))
+end
+
+-- The observer of the requests may have something to write down.
+local function tell_time(self)
+  local observer = self.engine.app.observer
+  while not self.drained do
+    cqueues.poll(self.done_condition, 1)
+    observer:tick()
+  end
 end
 
 --- Binds the socket. host and port are given, or `socket` (a cqueues socket made before a fork).
@@ -73,6 +82,7 @@ function methods:listen()
     return nil, string.format("cannot listen on %s:%d: %s", self.host, self.wanted_port, tostring(err))
   end
   luahttp.set_engine(controller, function(socket) return self.engine:connection(socket) end)
+  if self.engine.app.observer then controller:wrap(tell_time, self) end
   self.server, self.controller = server, controller
   return true
 end
@@ -173,13 +183,17 @@ function methods:pollfd() return self.controller:pollfd() end
 function methods:events() return self.controller:events() end
 function methods:timeout() return self.controller:timeout() end
 
--- SIGTERM or SIGINT stops; again: stops now. Runs in the server's own controller: one loop, one wait.
+-- SIGTERM or SIGINT stops; again: stops now. SIGUSR1 begins the access log anew. Runs in the server's own controller: one loop, one wait.
 local function watch_signals(self, signals)
   while not self.drained do
     cqueues.poll(signals, self.done_condition)
-    while signals:take() do
-      self.log("info", self.stopping and "second signal: ending now" or "signal: draining")
-      self:stop()
+    for number in function() return signals:take() end do
+      if number == SIGUSR1 then
+        if self.engine.app.observer then self.engine.app.observer:reopen() end
+      else
+        self.log("info", self.stopping and "second signal: ending now" or "signal: draining")
+        self:stop()
+      end
     end
   end
 end
@@ -193,7 +207,7 @@ function methods:run()
     ok, message = self:listen()
     if not ok then return nil, message end
   end
-  local signals, problem = net.catch_signals(SIGTERM, SIGINT)
+  local signals, problem = net.catch_signals(SIGTERM, SIGINT, SIGUSR1)
   if not signals then return nil, problem end
   self.controller:wrap(watch_signals, self, signals)
   while ok and not self.controller:empty() do

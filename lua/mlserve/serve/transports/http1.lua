@@ -210,6 +210,8 @@ end
 local function refuse(self, status, message)
   buffer_done(self)
   self.engine.log("info", format("%s: %d %s", self:peer(), status, message))
+  local observer = self.engine.app.observer
+  if observer then observer:refused(status, self:peer()) end
   queue(self, encode({ status = status, headers = { ["content-type"] = "text/plain; charset=utf-8" }, body = message .. "\n" },
     false, "connection: close\r\n"))
   if flush(self) then linger(self) end
@@ -295,6 +297,8 @@ end
 local function serve(self)
   local engine, socket = self.engine, self.socket
   local parser = net.http1_parser()
+  local observer = engine.app.observer
+  local peer = observer and observer.access_log and self:peer() or nil -- only who logs wants it
   socket:setmode("bn", "bn")
   local waiting = socket:pending() -- what the frame has read
   local buffer, at = waiting > 0 and socket:recv(-waiting) or "", 1 -- unread bytes are buffer[at…]
@@ -324,7 +328,7 @@ local function serve(self)
           buffer, at = status, 1 -- the bytes behind the body
         end
       end
-      local request, bytes = { method = method, path = path, query = query, headers = headers, body = body }
+      local request, bytes = { method = method, path = path, query = query, headers = headers, body = body, peer = peer }
       bytes, keep = answer(engine, request, keep, minor)
       if self.buffered ~= 0 then buffer_done(self) end
       if keep and at > #buffer and self.out_count == 0 then -- the usual case: one request, one answer

@@ -10,6 +10,7 @@
 
 local app = require "mlserve.serve.app"
 local kserve = require "mlserve.serve.protocols.kserve"
+local metrics = require "mlserve.serve.metrics"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -28,11 +29,19 @@ local INIT_RULES = {
   models = { type = "table", required = true },
   cors = { type = "boolean", default = false },
   compression = { type = "table" },
+  metrics = { type = { "boolean", "table" }, default = true },
+  access_log = { type = "string" },
 }
+
+local function log_line(_, message) ngx.log(ngx.ERR, "mlserve: ", message) end
+
+-- A worker's timer cannot be made before there are workers: the first request to be logged does it.
+local function every_second(f) ngx.timer.every(1, f) end
 
 --- Loads models; call it from init_by_lua. A model that cannot be loaded is logged and reported by status requests, the
 --- others are served.
----@param given table models = { name = base directory | servable }, cors, compression (see mlserve.serve.compress)
+---@param given table models = { name = base directory | servable }, cors, compression (see mlserve.serve.compress),
+--- metrics (false: none), access_log = path
 ---@return boolean|nil ok
 ---@return string|nil message
 function M.init(given)
@@ -52,6 +61,11 @@ function M.init(given)
   state = { repository = models, app = app.new { compression = values.compression } }
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
   state.app:mount(kserve.routes(models))
+  local watched, why = metrics.watch(state.app, models, values.metrics, values.access_log, log_line, every_second)
+  if not watched then
+    errors[#errors + 1] = why
+    ngx.log(ngx.ERR, "mlserve: ", why)
+  end
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
 end
@@ -123,6 +137,7 @@ function M.handler(given)
     response = state.app:handle {
       method = ngx.req.get_method(), path = path == "" and "/" or path, query = query,
       headers = setmetatable({}, headers_mt), body = body,
+      peer = state.app.observer and state.app.observer.access_log and ngx.var.remote_addr or nil,
     }
   end
   if response.status ~= 200 then ngx.status = response.status end
