@@ -13,6 +13,7 @@
  *   net.send(fd, bytes, from) -> number of bytes the kernel took (0: none yet) | nil: the connection has ended
  *   net.shutdown(fd, "r"|"w"|"rw")
  *   net.fork() -> pid | nil, message, code           net.kill(pid, signal) -> true | nil, message, code
+ *   net.exec(end_with_parent, program, argument, …)  becomes the program; nil, message, code when it cannot
  *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid
  *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
  *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it. */
@@ -235,6 +236,17 @@ static int process_reap(lua_State *L) {
   return 3;
 }
 
+static int process_exec(lua_State *L) {
+  char *arguments[32];
+  int count = lua_gettop(L) - 1;
+  ml_error err;
+  luaL_argcheck(L, count >= 1 && count < 32, 2, "program and at most 30 arguments expected");
+  for (int i = 0; i < count; ++i) arguments[i] = (char *)(uintptr_t)luaL_checkstring(L, i + 2); /* execvp does not write to them */
+  arguments[count] = NULL;
+  ml_process_exec(arguments, lua_toboolean(L, 1), &err);
+  return fail(L, &err);
+}
+
 static int process_getpid(lua_State *L) {
   lua_pushinteger(L, getpid());
   return 1;
@@ -327,7 +339,8 @@ static const luaL_Reg functions[] = {
     {"send", socket_send},
     {"shutdown", socket_shutdown},
   { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
-  { "reap", process_reap },       { "getpid", process_getpid },     { "catch_signals", catch_signals },
+  { "reap", process_reap },       { "getpid", process_getpid }, { "exec", process_exec },
+      { "catch_signals", catch_signals },
   { NULL, NULL },
 };
 

@@ -7,8 +7,9 @@
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
+ *   :give() -> integer: the same, but it stays deployed for servable_at(handle, true) to take; this object is closed
  *   :start_json, :batching, :batched and :batch_stats: see lua_batch.c
- * core.servable_at(handle) -> mlserve.servable | nil, message, code */
+ * core.servable_at(handle[, take]) -> mlserve.servable | nil, message, code; take: the handle is no longer deployed */
 #include <string.h>
 #include "lua/lua_core.h"
 #include "serve/examples.h"
@@ -353,6 +354,16 @@ static int servable_handle(lua_State *L)
   return 1;
 }
 
+static int servable_give(lua_State *L)
+{
+  servable_box *box = luaL_checkudata(L, 1, SERVABLE);
+  int results = servable_handle(L);
+  if (results != 1) return results;
+  box->handle = 0; /* so that closing does not take it out of the registry */
+  servable_close(L);
+  return 1;
+}
+
 static int servable_model(lua_State *L)
 {
   lua_pushstring(L, ml_servable_model(check_box(L, 1)->servable));
@@ -368,10 +379,14 @@ static int servable_version(lua_State *L)
 static int servable_at(lua_State *L)
 {
   int64_t handle = ml__lua_check_int(L, 1);
+  bool take = lua_toboolean(L, 2);
   servable_box *box = new_box(L);
   ml_error err;
   box->servable = ml_registry_get(handle);
-  if (box->servable) return 1;
+  if (box->servable) {
+    if (take) ml_registry_remove(handle);
+    return 1;
+  }
   ml_fail(&err, ML_NOT_FOUND, "no model is deployed under handle %lld", (long long)handle);
   return ml__lua_fail(L, &err);
 }
@@ -392,6 +407,7 @@ void ml__lua_open_servable(lua_State *L)
       {"regress_json", servable_regress_json},
       {"signatures", servable_signatures},
       {"handle", servable_handle},
+      {"give", servable_give},
       {"model", servable_model},
       {"version", servable_version},
       {"close", servable_close},

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 ml_status ml_process_fork(pid_t *child, ml_error *err) {
   fflush(NULL);
@@ -19,6 +22,17 @@ ml_status ml_process_fork(pid_t *child, ml_error *err) {
   }
   *child = pid;
   return ML_OK;
+}
+
+ml_status ml_process_exec(char *const *arguments, bool end_with_parent, ml_error *err) {
+#ifdef __linux__
+  if (end_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM); /* outlives the exec of a program without set-user-id */
+#else
+  (void)end_with_parent;
+#endif
+  execvp(arguments[0], arguments);
+  int code = errno;
+  return ml_fail(err, code == ENOENT ? ML_NOT_FOUND : ML_UNAVAILABLE, "%s: %s", arguments[0], strerror(code));
 }
 
 ml_status ml_process_kill(pid_t pid, int signal, ml_error *err) {

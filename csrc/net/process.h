@@ -1,5 +1,5 @@
 /* Processes: what a pre-forking server needs and Lua lacks.
- * Lives here: fork, kill, waitpid, and signals as bytes in a pipe. May include: base.
+ * Lives here: fork, kill, waitpid, exec, and signals as bytes in a pipe. May include: base.
  * Signals are caught by handlers, not by blocking them: a blocked signal still ends the process when another thread (of a
  * BLAS, of our pool) does not block it. The pipe is the one mutable global here: a handler can reach nothing else. */
 #ifndef ML_NET_PROCESS_H
@@ -11,6 +11,9 @@
 
 /* *child is 0 in the child. stdio buffers are flushed first, so nothing is written twice. */
 ml_status ml_process_fork(pid_t *child, ml_error *err);
+/* Becomes another program (looked for in PATH): comes back only when it cannot. arguments[0] is its name, NULL ends them. With
+ * end_with_parent the program gets SIGTERM when the process that forked it ends, however that comes about (Linux). */
+ml_status ml_process_exec(char *const *arguments, bool end_with_parent, ml_error *err);
 /* pid > 0 only: process groups and "everybody" are never signalled. */
 ml_status ml_process_kill(pid_t pid, int signal, ml_error *err);
 

@@ -24,6 +24,13 @@ function serve.parser(parser)
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
   parser:option("--threads", "Threads a prediction may use (default: the number of cores)."):argname("N")
     :convert(arguments.integer(1, 1024))
+  parser:option("--workers", "Processes that answer requests; they share the models' memory.", "1"):argname("N")
+    :convert(arguments.integer(1, 256))
+  parser:option("--transport", "Who speaks HTTP: http, this program, or nginx, which is run with the same models and flags.", "http")
+    :choices { "http", "nginx" }
+  parser:option("--nginx", "With --transport nginx: the program.", "nginx"):argname("PROGRAM")
+  parser:option("--pool-threads", "With --transport nginx: threads of each worker for models that take long.", "4"):argname("N")
+    :convert(arguments.integer(1, 256))
   parser:option("--max-memory", "Memory that the predictions of one model may take, weights not counted (default: half of the machine's).")
     :argname("MIB"):convert(arguments.integer(1, 1024 * 1024 * 1024))
   parser:option("--batching", "Merge requests of costly models: auto (by measured cost), always or never."):argname("MODE")
@@ -47,7 +54,25 @@ local function monitoring_of(args)
   return { tensorflow_path = config.enable and (config.path or true) }
 end
 
+-- The models go to nginx's own process: nothing is loaded here.
+local function run_nginx(args)
+  local models = {}
+  for _, model in ipairs(args.model) do
+    if models[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
+    models[model.name] = model.base
+  end
+  local ok, message = require("mlserve.serve.transports.nginx_run").run {
+    init = {
+      models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+    },
+    nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
+  }
+  if not ok then return nil, message end
+  return 0
+end
+
 function serve.run(args)
+  if args.transport == "nginx" then return run_nginx(args) end
   local seen, problems = {}, {}
   local server, ok, message
   if args.threads then require("mlserve.core").set_threads(args.threads) end

@@ -101,8 +101,8 @@ end
 ---@return table response
 function methods:handle(request)
   local response = dispatch(self, request)
-  local body, compression = response.body, self.compression
-  if body and #body >= compression.min_response then
+  local body, compression = type(response) == "table" and response.body, self.compression
+  if type(body) == "string" and #body >= compression.min_response then
     local field = request.headers["accept-encoding"]
     if field then compress.encode(response, field, compression) end
   end

@@ -10,12 +10,12 @@ local LIMIT = 3000 -- bytes of a body that still fits on a command line one look
 
 local VALUES = { bool = "false", string = '""', float16 = "0.0", bfloat16 = "0.0", float32 = "0.0", float64 = "0.0" }
 
--- Nested lists of the shape's sizes from `axis` on; open sizes count 1. nil when the text would exceed LIMIT.
-local function nested(shape, axis, value)
+-- Nested lists of the shape's sizes from `axis` on; open sizes count 1. nil when the text would exceed limit.
+local function nested(shape, axis, value, limit)
   if axis > #shape then return value end
   local size = shape[axis] < 0 and 1 or shape[axis]
-  local inner = nested(shape, axis + 1, value)
-  if not inner or size * (#inner + 1) > LIMIT then return nil end
+  local inner = nested(shape, axis + 1, value, limit)
+  if not inner or size * (#inner + 1) > limit then return nil end
   local items = {}
   for i = 1, size do items[i] = inner end
   return "[" .. concat(items, ",") .. "]"
@@ -24,9 +24,11 @@ end
 --- A predict body of zeros for a signature, in TensorFlow Serving's row format where every input has a batch axis of open
 --- size, else in its column format. nil when it would be too long to show.
 ---@param signature table { inputs = { name = { dtype =, shape = } } }
+---@param limit? integer bytes; default: what fits on a command line one looks at
 ---@return string|nil
-function M.predict_body(signature)
+function M.predict_body(signature, limit)
   local names, rows, items = {}, true, {}
+  limit = limit or LIMIT
   for name, input in pairs(signature.inputs) do
     names[#names + 1] = name
     rows = rows and input.shape ~= nil and #input.shape > 0 and input.shape[1] < 0
@@ -34,13 +36,13 @@ function M.predict_body(signature)
   table.sort(names)
   for i, name in ipairs(names) do
     local input = signature.inputs[name]
-    local text = nested(input.shape or {}, rows and 2 or 1, VALUES[input.dtype] or "0")
+    local text = nested(input.shape or {}, rows and 2 or 1, VALUES[input.dtype] or "0", limit)
     if not text then return nil end
     items[i] = #names == 1 and text or json.string(name) .. ":" .. text
   end
   local text = concat(items, ",")
   if #names ~= 1 then text = "{" .. text .. "}" end
-  if #text > LIMIT then return nil end
+  if #text > limit then return nil end
   return rows and format('{"instances":[%s]}', text) or format('{"inputs":%s}', text)
 end
 

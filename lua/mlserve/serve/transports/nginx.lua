@@ -1,73 +1,207 @@
 --- The nginx transport: models inside nginx or OpenResty.
 --
---   init_by_lua_block    { require("mlserve.nginx").init { models = { cancer = "models/cancer" } } }
---   content_by_lua_block { require("mlserve.nginx").handler() }                       # the REST protocol
---   access_by_lua_block  { local score = require("mlserve.nginx").score { model = "cancer", features = { 1, 2, 3 } } }
+--   init_by_lua_block        { require("mlserve.nginx").init { models = { cancer = "models/cancer" } } }
+--   init_worker_by_lua_block { require("mlserve.nginx").init_worker() }
+--   content_by_lua_block     { require("mlserve.nginx").handler() }                       # every REST protocol
+--   access_by_lua_block      { require("mlserve.nginx").score { model = "cancer", features = { { header = "x-a" }, 2, 3 },
+--                                deny = { above = 0.9 } } }
 --
 -- Models are loaded by the master before it forks, so workers share their memory; nothing that starts threads is called there.
--- As is usual for libraries in nginx, functions return nil and a message instead of raising when the environment fails; misuse
--- raises.
+-- Each worker then looks for new versions on its own, loads them in nginx's thread pool and swaps them in between two requests.
+-- Models that take long run in the thread pool as well (nginx_pool). As is usual for libraries in nginx, functions return nil
+-- and a message instead of raising when the environment fails; misuse raises.
 
 local app = require "mlserve.serve.app"
+local features = require "mlserve.serve.transports.nginx_features"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
+local nginx_pool = require "mlserve.serve.transports.nginx_pool"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
 
-local concat, find, format, gmatch, gsub, match, sub =
-  table.concat, string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
-local ipairs, pairs, setmetatable, tonumber, tostring, type = ipairs, pairs, setmetatable, tonumber, tostring, type
+local concat, format, gsub, match, sub = table.concat, string.format, string.gsub, string.match, string.sub
+local max = math.max
+local ipairs, pairs, pcall, setmetatable, tonumber, tostring, type = ipairs, pairs, pcall, setmetatable, tonumber, tostring, type
 
 local ngx = ngx -- luacheck: ignore
 
 local M = {}
 
-local state -- { repository, app } of this Lua VM, made by init
+local state -- { repository, app, pool, scores, watch, … } of this Lua VM, made by init
+local new_scorer
 
 local INIT_RULES = {
-  models = { type = "table", required = true },
+  models = { type = "table" },
+  directories = { type = "table" },
+  scores = { type = "table" },
   cors = { type = "boolean", default = false },
   compression = { type = "table" },
+  limits = { type = "table" },
+  threads = { type = "integer", min = 1, max = 1024, default = 1 },
+  watch = { type = "number", min = 0, default = 1 },
+  pool = { type = "string", default = "mlserve" },
+  pool_states = { type = "integer", min = 1, max = 1024, default = 8 },
+  pool_queue = { type = "integer", min = 0, default = 1000 },
+  pool_wait = { type = "number", above = 0, default = 10 },
+  inline = { type = "integer", min = 0, default = 500 },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
 }
 
-local function log_line(_, message) ngx.log(ngx.ERR, "mlserve: ", message) end
+local function log(level, ...) ngx.log(level, "mlserve: ", ...) end
+local function log_line(_, message) log(ngx.ERR, message) end
 
 -- A worker's timer cannot be made before there are workers: the first request to be logged does it.
 local function every_second(f) ngx.timer.every(1, f) end
 
+-- Loads a version where this phase allows it without holding up the worker: in the thread pool.
+local function new_loader(pool, limits)
+  return function(path, name, version)
+    local servable, message, code
+    if pool:usable() then
+      local handle, cost, bytes = pool:run("load", path, name, version, limits)
+      if not handle then return nil, cost, bytes end
+      servable, message, code = require("mlserve.core").servable_at(handle, true)
+      if not servable then return nil, message, code end
+      local model = pool:serve(servable)
+      pool:set_cost(model, cost, bytes)
+      return model
+    end
+    local model
+    model, message, code = require("mlserve").load(path, { limits = limits })
+    if not model then return nil, message, code end
+    return pool:serve(model:servable { model = name, version = #version <= 15 and tonumber(version) or nil })
+  end
+end
+
+-- A directory on a slow file system must not hold up the worker either.
+local function new_lister(pool)
+  return function(path)
+    if pool:usable() then return pool:run("list", path) end
+    return require("mlserve.core").list_directory(path)
+  end
+end
+
 --- Loads models; call it from init_by_lua. A model that cannot be loaded is logged and reported by status requests, the
 --- others are served.
----@param given table models = { name = base directory | servable }, cors, compression (see mlserve.serve.compress),
---- metrics (false: none), access_log = path
+---@param given table models = { name = base directory | servable }, directories = array of directories of models, scores =
+--- { name = options of `score` }, cors, compression (see mlserve.serve.compress), limits (see mlserve.load), metrics (false: none), access_log
+--- = path, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of nginx's thread_pool, pool_states (at most lua_worker_thread_vm_pool_size),
+--- pool_queue, pool_wait, inline: microseconds that a request may take in the event loop (500)
 ---@return boolean|nil ok
 ---@return string|nil message
 function M.init(given)
   local values = options.check(given, INIT_RULES, "mlserve.nginx.init")
-  local models, errors = repository.new(), {}
-  for name, source in pairs(values.models) do
-    if type(source) == "string" then
-      local ok, message = models:add_directory(name, source)
-      if not ok then
-        errors[#errors + 1] = message
-        ngx.log(ngx.ERR, "mlserve: ", message)
-      end
-    else
-      models:add_model(name, source)
-    end
+  local pool = nginx_pool.new {
+    name = values.pool, states = values.pool_states, queue = values.pool_queue, wait = values.pool_wait,
+    inline = values.inline * 1e-6,
+  }
+  local models = repository.new { loader = new_loader(pool, values.limits), list = new_lister(pool) }
+  local errors = {}
+  local has_core, core = pcall(require, "mlserve.core")
+  if has_core then core.set_threads(values.threads) end
+  local function note(ok, message)
+    if ok then return end
+    errors[#errors + 1] = message
+    log(ngx.ERR, message)
   end
-  state = { repository = models, app = app.new { compression = values.compression } }
+  for name, source in pairs(values.models or {}) do
+    if type(source) == "string" then note(models:add_directory(name, source))
+    else models:add_model(name, pool:serve(source)) end
+  end
+  for _, base in ipairs(values.directories or {}) do
+    local _, problems = models:add_directories(base)
+    for _, message in ipairs(problems) do note(nil, message) end
+  end
+  state = { repository = models, app = app.new { compression = values.compression }, pool = pool, watch = values.watch, scores = {} }
+  state.clock = has_core and core.clock or ngx.now
+  for name, each in pairs(values.scores or {}) do
+    state.scores[name] = new_scorer(each, format("mlserve.nginx.init: scores.%s", tostring(name)))
+  end
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
   state.app:mount(kserve.routes(models))
   local watched, why = metrics.watch(state.app, models, values.metrics, values.access_log, log_line, every_second)
   if not watched then
     errors[#errors + 1] = why
-    ngx.log(ngx.ERR, "mlserve: ", why)
+    log(ngx.ERR, why)
   end
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- the worker: measures its models, then looks for new versions
+
+local function measure_models()
+  local pool = state.pool
+  for model in pairs(pool.served) do
+    local warning = pool:measure(model)
+    if warning then log(ngx.WARN, "model '", model:model(), "' version ", model:version(), " ", warning) end
+  end
+end
+
+local function describe(name, entry)
+  local model = entry.servable
+  if type(model) ~= "table" or not model.measured then return end
+  log(ngx.NOTICE, format("model '%s' version %s: %s, %s", name, entry.version,
+    model.cost and format("%.0f us a request", model.cost * 1e6) or "time of a request not known",
+    model.inline_bytes >= 0 and format("bodies up to %d bytes in the event loop", model.inline_bytes)
+    or state.pool.available and "in the thread pool" or "in the event loop, for want of a thread pool"))
+end
+
+--- Looks once for new versions of every model that comes from a directory; the timer of each worker does so.
+function M.poll()
+  local models = state.repository
+  for _, name in ipairs(models:names()) do
+    local base = models.models[name].base
+    local wanted = base and models:scan(base)
+    if wanted then -- a directory that cannot be read, or is empty, unloads nothing
+      local before = models:get(name)
+      for _, message in ipairs(models:aspire(name, wanted)) do log(ngx.ERR, message) end
+      local after = models:get(name)
+      if after and after ~= before then
+        measure_models()
+        describe(name, after)
+      end
+    end
+  end
+  state.pool:sweep(models)
+end
+
+local function turn(premature)
+  if premature then return end
+  local ok, message = pcall(M.poll)
+  if not ok then log(ngx.ERR, "looking for new versions: ", tostring(message)) end
+  ok, message = ngx.timer.at(state.watch, turn)
+  if not ok and message ~= "process exiting" then log(ngx.ERR, "no timer, new versions will not be found: ", message) end
+end
+
+local function begin(premature)
+  if premature then return end
+  local pool, models = state.pool, state.repository
+  local ok, message = pcall(function()
+    if not pool:usable() and pool.reason then log(ngx.WARN, pool.reason, "; models run and load in the event loop") end
+    pool:prepare()
+    measure_models()
+    for _, name in ipairs(models:names()) do
+      local entry = models:get(name)
+      if entry then describe(name, entry) end
+    end
+  end)
+  if not ok then log(ngx.ERR, "measuring models: ", tostring(message)) end
+  if state.watch > 0 then turn() end
+end
+
+--- Begins to measure models and to look for new versions; call it from init_worker_by_lua. Where it was not, the first request
+--- of a worker does.
+---@return boolean|nil ok
+---@return string|nil message
+function M.init_worker()
+  if not state then return nil, "init was not called in init_by_lua" end
+  if state.started or not ngx.worker.id() then return true end -- helper processes of nginx answer no requests
+  state.started = true
+  return ngx.timer.at(0, begin)
 end
 
 --- The repository of this worker, for programs that add models or routes of their own; nil before init.
@@ -127,11 +261,12 @@ function M.handler(given)
   local body, message = M.body()
   local response
   if sub(path, 1, #prefix) == prefix then path = sub(path, #prefix + 1) end
+  if state and not state.started then M.init_worker() end
   if not state then
-    ngx.log(ngx.ERR, "mlserve.nginx: init was not called in init_by_lua")
+    log(ngx.ERR, "init was not called in init_by_lua")
     response = { status = 503, body = "no models\n" }
   elseif not body then
-    ngx.log(ngx.ERR, "mlserve.nginx: request body: ", message)
+    log(ngx.ERR, "request body: ", message)
     response = { status = 500, body = "cannot read the request body\n" }
   else
     response = state.app:handle {
@@ -153,20 +288,7 @@ end
 ---------------------------------------------------------------------------------------------------------------------------
 -- scoring in the access phase
 
---- Numbers from a text such as "1, 2.5, -3e2" (a header, a cookie, an argument).
----@param text string|nil
----@return table|nil numbers
----@return string|nil message
-function M.features(text)
-  if type(text) ~= "string" or find(text, "^%s*$") then return nil, "no features" end
-  local numbers = {}
-  for item in gmatch(text .. ",", "([^,]*),") do
-    local number = find(item, "^[%s%d.eE+-]+$") and tonumber(item)
-    if not number then return nil, format("feature %d is not a number: '%s'", #numbers + 1, sub(item, 1, 40)) end
-    numbers[#numbers + 1] = number
-  end
-  return numbers
-end
+M.features = features.numbers
 
 local SCORE_RULES = {
   model = { type = "string", required = true },
@@ -174,26 +296,24 @@ local SCORE_RULES = {
   version = { type = { "integer", "string" } },
   label = { type = "string" },
   output = { type = "string" },
+  class = { type = "integer", min = 1 },
+  budget = { type = "integer", min = 1 },
   fallback = { type = "any" },
   variable = { type = "string" },
+  header = { type = "string" },
+  deny = { type = "table" },
 }
 
--- {"instances":[[…]]} with numbers that read back exactly
-local function row_body(features)
-  local items = {}
-  for i, value in ipairs(features) do
-    if type(value) ~= "number" or value ~= value or value == 1 / 0 or value == -1 / 0 then
-      return nil, format("feature %d: finite number expected, got %s", i, tostring(value))
-    end
-    items[i] = format("%.17g", value)
-  end
-  if #items == 0 then return nil, "no features" end
-  return '{"instances":[[' .. concat(items, ",") .. "]]}"
-end
+local DENY_RULES = {
+  above = { type = "number" },
+  below = { type = "number" },
+  status = { type = "integer", min = 400, max = 599, default = 403 },
+  body = { type = "string" },
+}
 
 -- The score in {"predictions": [[0.5]]}: found without building tables in the usual case of one number.
-local function first_prediction(text, output)
-  if not output then
+local function first_prediction(text, output, class)
+  if not output and not class then
     local number = match(text, '^%s*{%s*"predictions"%s*:%s*%[%s*%[?%s*([%w.+-]+)%s*%]?%s*%]%s*}%s*$')
     if number then
       number = tonumber(number)
@@ -204,44 +324,113 @@ local function first_prediction(text, output)
   local ok, document = pcall(require("cjson.safe").decode, text)
   local value = ok and type(document) == "table" and type(document.predictions) == "table" and document.predictions[1]
   if output then value = type(value) == "table" and value[output] end
-  if type(value) == "table" and #value == 1 then value = value[1] end
+  if class then value = type(value) == "table" and value[class]
+  elseif type(value) == "table" and #value == 1 then value = value[1] end
   if type(value) ~= "number" and type(value) ~= "table" then return nil, "the model's answer holds no score" end
   return value
 end
 
-local function score(values)
-  local features, message = values.features
-  if not state then return nil, "init was not called in init_by_lua" end
-  if type(features) == "string" then
-    features, message = M.features(features)
-    if not features then return nil, message end
-  elseif type(features) ~= "table" then
-    return nil, "no features"
+-- Answers {"instances": [row]} within what is left of the budget, and no later than that: text | nil, message.
+local function predict(servable, body, budget)
+  if not budget then return servable:predict_json(body) end
+  local clock, pool = state.clock, state.pool
+  local cost = type(servable) == "table" and servable.cost
+  if cost and cost * 1e6 > budget then
+    return nil, format("the model takes %.0f us, the budget is %d us", cost * 1e6, budget)
   end
-  local entry, reason = state.repository:get(values.model, values.version, values.label)
-  if not entry then return nil, format("model '%s': no such %s", values.model, reason) end
-  local body
-  body, message = row_body(features)
-  if not body then return nil, message end
-  local text
-  text, message = entry.servable:predict_json(body)
-  if not text then return nil, message end
-  return first_prediction(text, values.output)
+  local start = clock()
+  local text, message
+  if type(servable) == "table" and servable.pool == pool and #body > servable.inline_bytes and pool:usable() then
+    local in_time
+    in_time, text, message = pool:within(max(budget * 1e-6, 0.001), servable.predict_json, servable, body) -- nginx's timers count ms
+    if not in_time then return nil, format("the budget of %d us is exceeded", budget) end
+  else
+    text, message = servable:predict_json(body)
+  end
+  local took = (clock() - start) * 1e6
+  if took > budget then return nil, format("the budget of %d us is exceeded: %.0f us", budget, took) end
+  return text, message
 end
 
---- Scores one row; for access_by_lua, rewrite_by_lua and the like. A single number where the model gives one, else the array.
----@param given table model; features: array of numbers or a text for `features`; version or label; output: name of the output;
---- fallback: what to return when there is no score; variable: nginx variable that gets the score (must exist: `set $NAME "";`)
+local function score(self)
+  if not state then return nil, "init was not called in init_by_lua" end
+  if not state.started then M.init_worker() end
+  local body, message = self.read(M.body)
+  if not body then return nil, message end
+  local values = self.values
+  local entry, reason = state.repository:get(values.model, values.version, values.label)
+  if not entry then return nil, format("model '%s': no such %s", values.model, reason) end
+  local text
+  text, message = predict(entry.servable, body, values.budget)
+  if not text then return nil, message end
+  return first_prediction(text, values.output, values.class)
+end
+
+local function as_text(value)
+  if value == nil then return "" end
+  return type(value) == "table" and concat(value, ",") or tostring(value)
+end
+
+-- Where the features come from, by what was given: a text, an array of numbers, or a specification.
+local function reader_of(given, where)
+  if type(given) == "string" then
+    return function()
+      local numbers, message = features.numbers(given)
+      if not numbers then return nil, message end
+      return features.row(numbers)
+    end
+  elseif type(given) ~= "table" then
+    return function() return nil, "no features" end
+  elseif features.is_row(given) then
+    return function() return features.row(given) end
+  end
+  local ok, read = pcall(features.compile, given, where)
+  if not ok then error(read, 0) end
+  return read
+end
+
+-- options as a function() -> score | fallback, message
+function new_scorer(given, where)
+  local values = options.check(given, SCORE_RULES, where, 4)
+  local deny = values.deny and options.check(values.deny, DENY_RULES, where .. ": deny", 4)
+  if deny and not deny.above and not deny.below then error(where .. ": deny: one of above and below expected", 3) end
+  local self = { values = values, read = reader_of(values.features, where) }
+  local variable, header = values.variable, values.header
+  return function()
+    local value, message = score(self)
+    if value == nil then value = values.fallback end
+    if variable then ngx.var[variable] = as_text(value) end
+    if header then ngx.req.set_header(header, value ~= nil and as_text(value) or nil) end -- also takes away what a client sent
+    if deny and type(value) == "number" and (deny.above and value > deny.above or deny.below and value < deny.below) then
+      if not deny.body then return ngx.exit(deny.status) end
+      ngx.status = deny.status
+      ngx.print(deny.body)
+      return ngx.exit(ngx.HTTP_OK)
+    end
+    return value, message
+  end
+end
+
+--- A function that scores the present request, for programs that keep it: options are checked once.
+---@param given table options of `score`
+---@return function
+function M.scorer(given) return new_scorer(given, "mlserve.nginx.scorer") end
+
+--- Scores the present request; for access_by_lua, rewrite_by_lua and the like. A single number where the model gives one, else
+--- the array. Without a score the fallback decides in its place; without a fallback the request passes.
+---@param given table|string name of one of `scores` of init, or: model; features: a list or table of what `nginx_features` knows,
+--- an array of numbers, or a text for `features`; version or label; output: name of the output; class: index into it; budget:
+--- microseconds; fallback: the score when there is none in time; variable: nginx variable that gets the score (must exist:
+--- `set $NAME "";`); header: request header that gets it; deny = { above =, below =, status = 403, body = }
 ---@return number|table|any score the fallback (default nil) when something is missing
 ---@return string|nil message then: what
 function M.score(given)
-  local values = options.check(given, SCORE_RULES, "mlserve.nginx.score")
-  local value, message = score(values)
-  if value == nil then value = values.fallback end
-  if values.variable then
-    ngx.var[values.variable] = type(value) == "table" and concat(value, ",") or value ~= nil and tostring(value) or ""
+  if type(given) == "string" then
+    local scorer = state and state.scores[given]
+    if scorer then return scorer() end
+    error(format("mlserve.nginx.score: '%s' is not among the scores of init", given), 2)
   end
-  return value, message
+  return new_scorer(given, "mlserve.nginx.score")()
 end
 
 return M

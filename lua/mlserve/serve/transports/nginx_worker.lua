@@ -1,0 +1,82 @@
+--- What runs in the Lua states of nginx's thread pool: ngx.run_worker_thread calls these functions by name.
+--
+-- A state of the pool shares nothing with the worker's own but numbers and strings: models go by their handle in the core's
+-- registry. nginx requires this module in its event loop, so everything that takes time to load is required when it is used.
+
+local M = {}
+
+local MEASURE_BODY = 4 * 1024 * 1024 -- bytes of the largest body that is made up to measure a model
+local MEASURE_RUNS, MEASURE_TIME = 5, 0.05
+
+local function close_with(servable, ...)
+  servable:close()
+  return ...
+end
+
+--- Loads what a request needs, in the pool's thread.
+function M.prepare()
+  require "mlserve.core"
+  return true
+end
+
+--- What is in a directory.
+---@return table|nil names
+---@return string|nil message
+function M.list(path) return require("mlserve.core").list_directory(path) end
+
+--- Calls a method of a deployed model.
+---@param handle integer
+---@param method string
+---@return any what the method returns
+function M.call(handle, method, ...)
+  local servable, message, code = require("mlserve.core").servable_at(handle)
+  if not servable then return nil, message, code end
+  return close_with(servable, servable[method](servable, ...))
+end
+
+--- Seconds that the least request of a model takes, and its bytes: the best of a few, so that a busy machine does not make a
+--- cheap model look dear. Also the model's first requests: its buffers are there afterwards.
+---@param servable userdata
+---@return number|nil seconds nil: no request can be made up for it, or it is refused
+---@return integer|string bytes or why not
+function M.cost(servable)
+  local clock = require("mlserve.core").clock
+  local signature = servable:signatures().serving_default
+  local body = signature and require("mlserve.serve.example").predict_body(signature, MEASURE_BODY)
+  if not body then return nil, "no request can be made up for its signature" end
+  local best
+  local begun = clock()
+  for _ = 1, MEASURE_RUNS do
+    local start = clock()
+    local text, message = servable:predict_json(body)
+    local now = clock()
+    if not text then return nil, message end
+    if not best or now - start < best then best = now - start end
+    if now - begun > MEASURE_TIME then break end
+  end
+  return best, #body
+end
+
+--- The cost of a deployed model.
+function M.measure(handle)
+  local servable, message = require("mlserve.core").servable_at(handle)
+  if not servable then return nil, message end
+  return close_with(servable, M.cost(servable))
+end
+
+--- Loads a model file, measures it and leaves it deployed for servable_at(handle, true) in the worker's own state.
+---@return integer|nil handle
+---@return number|string|nil cost seconds, or why the model could not be loaded
+---@return integer|string bytes of the measured request, or the code of the failure
+function M.load(path, name, version, limits)
+  local model, message, code = require("mlserve").load(path, { limits = limits })
+  if not model then return nil, message, code end
+  local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+  local cost, bytes = M.cost(servable)
+  local handle
+  handle, message, code = servable:give()
+  if not handle then return nil, message, code end
+  return handle, cost, bytes
+end
+
+return M
