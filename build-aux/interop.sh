@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, and runs the backend tests
-# of the newest onnx package. Pinned Python packages go into .interop/venv, .interop/suite-venv and (TensorFlow's) .interop/keras, the tests that onnx
+# interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, asks it with the clients of KServe and Triton, and runs the backend tests
+# of the newest onnx package. Pinned Python packages go into .interop/venv, .interop/suite-venv, .interop/kserve and (TensorFlow's) .interop/keras, the tests that onnx
 # generates into .interop/suite, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,8 @@ environment() {
 venv=${INTEROP_VENV:-.interop/venv}
 environment "$venv" build-aux/interop-requirements.txt
 environment .interop/suite-venv build-aux/onnx-suite-requirements.txt
+environment .interop/kserve build-aux/interop-kserve-requirements.txt
+export INTEROP_KSERVE_PYTHON=$PWD/.interop/kserve/bin/python
 # made anew when the packages or the script have changed
 made_by=$(cat build-aux/onnx-suite-requirements.txt build-aux/onnx_suite.py)
 if [ "$(cat .interop/suite/made-by 2>/dev/null)" != "$made_by" ]; then

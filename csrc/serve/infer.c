@@ -642,6 +642,11 @@ static void find_id(ml_infer *r) {
   }
 }
 
+__attribute__((cold)) static ml_status with_id(const ml_infer *r, ml_status status, ml_error *err) {
+  ml_error plain = *err;
+  return ml_fail(err, status, "[request id: %.100s] %.400s", r->has_id && r->id_length ? r->id : "<id_unknown>", plain.message);
+}
+
 __attribute__((cold)) static ml_status finish_failure(ml_infer *r, ml_status status, ml_error *err) {
   ml_json_reader *reader = &r->decoder.reader;
   ml_error syntax = {0};
@@ -654,8 +659,7 @@ __attribute__((cold)) static ml_status finish_failure(ml_infer *r, ml_status sta
     if (ml_json_skip(reader, &syntax) == ML_OK && ml_json_expect_end(reader, &syntax) == ML_OK) {
       if (!r->prefixed) return status;
       find_id(r);
-      ml_error plain = *err;
-      return ml_fail(err, status, "[request id: %.100s] %.400s", r->has_id && r->id_length ? r->id : "<id_unknown>", plain.message);
+      return with_id(r, status, err);
     }
   } else {
     syntax = *err;
@@ -740,7 +744,7 @@ ml_status ml_infer_decode(ml_servable *servable, const char *body, size_t size, 
       status = ml_fail(err, ML_INVALID_ARGUMENT, "inference header size should be in range (0, %zu), got: %zu", size, json);
     } else if (json == 0 && json_size != ML_INFER_JSON) {
       status = take_raw(r, body, size, err);
-      if (status == ML_INVALID_ARGUMENT && r->prefixed) status = ml_fail_in(err, status, "[request id: <id_unknown>]");
+      if (status != ML_OK && r->prefixed) status = with_id(r, status, err);
     } else {
       ml_json_reader_init(&r->decoder.reader, body, json);
       r->decoder.reader.allow_nonfinite = true;

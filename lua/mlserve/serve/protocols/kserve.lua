@@ -294,10 +294,10 @@ function M.routes(models, options)
   end
 
   function verbs.index(target, request)
-    local refusal, given = not_offered(target), nil
+    local refusal = not_offered(target)
     if refusal and not (admin and target.repository) then return refusal end -- Triton takes any repository's name here
-    given, refusal = document(request.body)
-    if not given then return refusal end
+    local given, problem = document(request.body)
+    if not given then return problem end
     if given.ready ~= nil and type(given.ready) ~= "boolean" then
       return fail("INVALID_ARGUMENT", "Invalid value for 'ready': expected a boolean")
     end
@@ -321,7 +321,7 @@ function M.routes(models, options)
     if not act then return fail("UNIMPLEMENTED", format("this server's repository can not %s models", action)) end
     local ok, done, message, code = pcall(act, models, target.model)
     if ok and done then return named({ status = 200, headers = JSON, body = "" }, { name = target.model }, action) end
-    if not ok then done, message, code = nil, done, "INTERNAL" end
+    if not ok then message, code = done, "INTERNAL" end
     if message == "model" then
       if action == "unload" then return fail("INVALID_ARGUMENT", "Model to be unloaded has not been served") end
       message, code = format("failed to load '%s', failed to poll from model repository", target.model), "INVALID_ARGUMENT"
@@ -330,10 +330,10 @@ function M.routes(models, options)
   end
 
   function verbs.load(target, request)
-    local refusal, given = not_offered(target), nil
+    local refusal = not_offered(target)
     if refusal then return refusal end
-    given, refusal = document(request.body)
-    if not given then return refusal end
+    local given, problem = document(request.body)
+    if not given then return problem end
     local parameters = given.parameters
     if type(parameters) == "table" and next(parameters) ~= nil then
       return fail("UNIMPLEMENTED", "models are loaded as they lie in the repository: the parameters 'config' and 'file:' are not supported")
@@ -342,10 +342,10 @@ function M.routes(models, options)
   end
 
   function verbs.unload(target, request)
-    local refusal, given = not_offered(target), nil
+    local refusal = not_offered(target)
     if refusal then return refusal end
-    given, refusal = document(request.body)
-    if not given then return refusal end
+    local given, problem = document(request.body)
+    if not given then return problem end
     local parameters = given.parameters -- nothing here depends on another model
     if type(parameters) == "table" and parameters.unload_dependents ~= nil and type(parameters.unload_dependents) ~= "boolean" then
       return fail("INVALID_ARGUMENT", "Unable to parse 'unload_dependents': attempt to access JSON non-boolean as boolean")
