@@ -9,6 +9,7 @@
 local app = require "mlserve.serve.app"
 local example = require "mlserve.serve.example"
 local kserve = require "mlserve.serve.protocols.kserve"
+local openapi = require "mlserve.serve.openapi"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -205,6 +206,7 @@ function M.new(given)
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))
+  openapi.mount(self.app)
   return self
 end
 

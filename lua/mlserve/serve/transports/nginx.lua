@@ -10,6 +10,7 @@
 
 local app = require "mlserve.serve.app"
 local kserve = require "mlserve.serve.protocols.kserve"
+local openapi = require "mlserve.serve.openapi"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -52,6 +53,7 @@ function M.init(given)
   state = { repository = models, app = app.new { compression = values.compression } }
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
   state.app:mount(kserve.routes(models))
+  openapi.mount(state.app)
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
 end
