@@ -11,6 +11,7 @@ local batching = require "mlserve.serve.batching"
 local example = require "mlserve.serve.example"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
+local openapi = require "mlserve.serve.openapi"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -221,6 +222,7 @@ function M.new(given)
   self.app:mount(kserve.routes(models, { admin = values.admin }))
   local ok, message = metrics.watch(self.app, models, values.metrics, values.access_log, self.log)
   if not ok then return nil, message end
+  openapi.mount(self.app)
   return self
 end
 

@@ -16,6 +16,7 @@ local features = require "mlserve.serve.transports.nginx_features"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
 local nginx_pool = require "mlserve.serve.transports.nginx_pool"
+local openapi = require "mlserve.serve.openapi"
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
@@ -126,6 +127,7 @@ function M.init(given)
     errors[#errors + 1] = why
     log(ngx.ERR, why)
   end
+  openapi.mount(state.app)
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
 end
