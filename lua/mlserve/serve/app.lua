@@ -102,7 +102,8 @@ end
 function methods:handle(request)
   local response = dispatch(self, request)
   local body, compression = type(response) == "table" and response.body, self.compression
-  if type(body) == "string" and #body >= compression.min_response then
+  if body and type(body) ~= "string" then error("response body: string expected, got " .. type(body), 0) end
+  if body and #body >= compression.min_response then
     local field = request.headers["accept-encoding"]
     if field then compress.encode(response, field, compression) end
   end
