@@ -24,7 +24,7 @@ function serve.parser(parser)
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
   parser:option("--threads", "Threads a prediction may use (default: the number of cores)."):argname("N")
     :convert(arguments.integer(1, 1024))
-  parser:option("--workers", "Processes that answer requests; they share the models' memory.", "1"):argname("N")
+  parser:option("--workers", "With --transport nginx: processes that answer requests; they share the models' memory.", "1"):argname("N")
     :convert(arguments.integer(1, 256))
   parser:option("--transport", "Who speaks HTTP: http, this program, or nginx, which is run with the same models and flags.", "http")
     :choices { "http", "nginx" }
@@ -57,13 +57,17 @@ end
 -- The models go to nginx's own process: nothing is loaded here.
 local function run_nginx(args)
   local models = {}
+  if args.batching or args.batching_parameters_file then return nil, "--batching and --batching-parameters-file need --transport http", 2 end
+  local monitoring, reason = monitoring_of(args)
+  if monitoring == nil then return nil, reason, 2 end
+  if args.access_log == "-" then return nil, "--access-log - needs --transport http", 2 end
   for _, model in ipairs(args.model) do
     if models[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
     models[model.name] = model.base
   end
   local ok, message = require("mlserve.serve.transports.nginx_run").run {
     init = {
-      models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+      models = models, threads = args.threads, metrics = monitoring, access_log = args.access_log, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
     },
     nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
   }
@@ -73,6 +77,7 @@ end
 
 function serve.run(args)
   if args.transport == "nginx" then return run_nginx(args) end
+  if args.workers > 1 then return nil, "--workers needs --transport nginx", 2 end
   local seen, problems = {}, {}
   local server, ok, message
   if args.threads then require("mlserve.core").set_threads(args.threads) end
