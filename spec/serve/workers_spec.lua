@@ -288,6 +288,25 @@ describe("the workers of a server", function()
   end)
 end)
 
+describe("mlserve serve --workers", function()
+  it("serves models of files from several processes, and at a Unix socket", function()
+    local directory = process.directory()
+    os.execute("mkdir -p " .. directory .. "/m/1 && cp spec/golden/dtype/float8e4m3fnuz/model.onnx " .. directory .. "/m/1/")
+    local server = process.spawn_lua("bin/mlserve", "serve", "--model", "m=" .. directory .. "/m", "--rest-port", "0", "--workers", "2",
+      "--unix-socket", directory .. "/s.sock", "--max-head", "1000")
+    local port = tonumber(server:expect "listening on http://127%.0%.0%.1:(%d+), unix:")
+    local status = raw_http.request(port, "GET", "/v1/models/m")
+    assert.truthy(status.body:find('"AVAILABLE"', 1, true))
+    assert.are.equal(status.body, raw_http.request(directory .. "/s.sock", "GET", "/v1/models/m").body)
+    assert.are.equal(431, raw_http.request(port, "GET", "/v1/models/m", nil, { x = ("a"):rep(1000) }).status)
+    server:signal "HUP"
+    server:expect "(reloaded: every worker is new)\n"
+    assert.are.equal(status.body, raw_http.request(port, "GET", "/v1/models/m").body)
+    assert.are.equal(0, server:stop())
+    os.execute("rm -rf " .. process.quote(directory))
+  end)
+end)
+
 describe("a server in one process", function()
   it("reloads on SIGHUP and goes on when that fails", function()
     for how, expected in pairs { ok = "1", fail = "0", raise = "0" } do

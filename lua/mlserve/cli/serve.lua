@@ -52,8 +52,6 @@ function serve.parser(parser)
   end
   parser:option("--threads", "Threads that predictions may use, in all workers together (default: the number of cores)."):argname("N")
     :convert(arguments.integer(1, 1024))
-  parser:option("--workers", "Processes that answer requests; they share the models' memory.", "1"):argname("N")
-    :convert(arguments.integer(1, 256))
   parser:option("--transport", "Who speaks HTTP: http, this program, or nginx, which is run with the same models and flags.", "http")
     :choices { "http", "nginx" }
   parser:option("--nginx", "With --transport nginx: the program.", "nginx"):argname("PROGRAM")
