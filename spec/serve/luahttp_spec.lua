@@ -1,5 +1,6 @@
 -- What is weak in lua-http's server (0.4), and that ours is not, although it runs in lua-http's frame. One row a weakness.
--- With MLSERVE_SPEC_STOCK=1 the same rows run against lua-http as it is: each must fail then, which shows that they test something.
+-- With MLSERVE_SPEC_STOCK=1 the same rows run against lua-http as it is: each fails then, which shows that they test something. The two
+-- cases behind the rows are weaknesses of its HTTP/2 side, held to here for HTTP/1.1.
 
 local cqueues = require "cqueues"
 local process = require "spec.support.process"
