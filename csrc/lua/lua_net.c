@@ -2,7 +2,7 @@
  * Lives here: bindings of csrc/net. Its own shared object (net.so), so that an embedder of core.so does not carry it.
  * May include: net, base, compat.h.
  *
- *   parser = net.http1_parser()
+ *   parser = net.http1_parser([max_head [, max_fields]])
  *   method, path, query, headers, length, keep_alive, expect_continue, next, minor = parser:head(buffer, init)
  *     One call per request. length is the body's size or -1 (chunked); next is the index behind the head. headers maps
  *     lower-case names to values, repeated fields joined by ", " ("; " for cookie) as RFC 9110 5.3 allows.
@@ -15,6 +15,15 @@
  *   net.fork() -> pid | nil, message, code           net.kill(pid, signal) -> true | nil, message, code
  *   net.exec(end_with_parent, program, argument, …)  becomes the program; nil, message, code when it cannot
  *   net.reap([pid]) -> pid, "exit"|"signal", number | false (nobody yet) | nil, message, code      net.getpid() -> pid
+ *   net.end_with(parent, signal) -> true | nil, message, code    the signal comes when the parent dies
+ *   a, b = net.pair()                                 two connected descriptors; nil, message, code
+ *   net.wait(seconds, fd, …) -> boolean               without an event loop; negative: for ever; a signal ends it as well
+ *   net.close(fd)
+ *   net.descriptors(wanted) -> limit                  raised to what is wanted where that is allowed
+ *   net.notify(path, text) -> true | nil, message, code          systemd's NOTIFY_SOCKET
+ *   fd, file = net.listen_unix(path, mode)            or nil, message, code; file says which file it is, for
+ *   net.remove_unix(path, file)
+ *   net.adopt(fd) -> "unix"|"inet"|"inet6"|"other" | nil, message, code: a listening socket inherited
  *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
  *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it. */
 #include <errno.h>
@@ -26,6 +35,7 @@
 #include "lua/compat.h"
 #include "lua/lua_compress.h"
 #include "net/http1.h"
+#include "net/listen.h"
 #include "net/process.h"
 
 #define PARSER "mlserve.net.http1_parser"
@@ -56,8 +66,12 @@ static const char *check_buffer(lua_State *L, size_t *length, size_t *at) {
 }
 
 static int parser_new(lua_State *L) {
+  const int64_t max_head = lua_isnoneornil(L, 1) ? ML_HTTP1_MAX_HEAD : check_integer(L, 1, 16, ML_HTTP1_MAX_HEAD);
+  const int64_t max_fields = lua_isnoneornil(L, 2) ? ML_HTTP1_MAX_FIELDS : check_integer(L, 2, 1, ML_HTTP1_MAX_FIELDS);
   ml_http1_parser *parser = lua_newuserdatauv(L, sizeof(*parser), 0);
   ml_http1_parser_init(parser);
+  parser->max_head = (uint32_t)max_head;
+  parser->max_fields = (uint32_t)max_fields;
   luaL_setmetatable(L, PARSER);
   return 1;
 }
@@ -126,7 +140,7 @@ static int parser_head(lua_State *L) {
   lua_pushboolean(L, parser->expect_continue);
   lua_pushinteger(L, (lua_Integer)(at + parser->head_length + 1));
   lua_pushinteger(L, parser->minor);
-  ml_http1_parser_init(parser); /* ready for the next head of the connection */
+  ml_http1_parser_next(parser);
   return 9;
 }
 
@@ -252,6 +266,84 @@ static int process_getpid(lua_State *L) {
   return 1;
 }
 
+static int process_end_with(lua_State *L) {
+  ml_error err;
+  pid_t parent = (pid_t)check_integer(L, 1, 1, INT_MAX);
+  if (ml_process_end_with(parent, (int)check_integer(L, 2, 1, 64), &err) != ML_OK) return fail(L, &err);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int descriptor_pair(lua_State *L) {
+  ml_error err;
+  int ends[2];
+  if (ml_process_pair(ends, &err) != ML_OK) return fail(L, &err);
+  lua_pushinteger(L, ends[0]);
+  lua_pushinteger(L, ends[1]);
+  return 2;
+}
+
+static int descriptor_wait(lua_State *L) {
+  int fds[ML_PROCESS_MAX_WAIT], count = lua_gettop(L) - 1;
+  double seconds = luaL_checknumber(L, 1);
+  luaL_argcheck(L, count >= 0 && count <= (int)ML_PROCESS_MAX_WAIT, 2, "too many descriptors");
+  for (int i = 0; i < count; ++i) fds[i] = (int)check_integer(L, i + 2, 0, INT_MAX);
+  /* rounded up: waking a moment too early would make the caller spin */
+  int milliseconds = !(seconds >= 0) ? -1 : seconds > 1e6 ? 1000000000 : (int)(seconds * 1000.0 + 0.999);
+  lua_pushboolean(L, ml_process_wait(fds, (size_t)count, milliseconds));
+  return 1;
+}
+
+static int descriptor_close(lua_State *L) {
+  close((int)check_integer(L, 1, 0, INT_MAX));
+  return 0;
+}
+
+static int descriptor_limit(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)ml_process_raise_descriptors(check_integer(L, 1, 0, 9007199254740992.0)));
+  return 1;
+}
+
+static int process_notify(lua_State *L) {
+  ml_error err;
+  if (ml_process_notify(luaL_checkstring(L, 1), luaL_checkstring(L, 2), &err) != ML_OK) return fail(L, &err);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int listen_unix(lua_State *L) {
+  ml_error err;
+  int fd = -1;
+  ml_listen_file file;
+  size_t length;
+  const char *path = luaL_checklstring(L, 1, &length);
+  luaL_argcheck(L, strlen(path) == length, 1, "path with a zero byte");
+  unsigned mode = (unsigned)check_integer(L, 2, 0, 07777);
+  if (ml_listen_unix(path, mode, &fd, &file, &err) != ML_OK) return fail(L, &err);
+  lua_pushinteger(L, fd);
+  lua_pushlstring(L, (const char *)&file, sizeof file);
+  return 2;
+}
+
+static int remove_unix(lua_State *L) {
+  size_t size;
+  ml_listen_file file;
+  const char *path = luaL_checkstring(L, 1), *bytes = luaL_checklstring(L, 2, &size);
+  luaL_argcheck(L, size == sizeof file, 2, "not what listen_unix returned");
+  memcpy(&file, bytes, sizeof file);
+  ml_listen_remove(path, &file);
+  return 0;
+}
+
+static int listen_adopt(lua_State *L) {
+  static const char *const names[] = { "other", "unix", "inet", "inet6" };
+  ml_error err;
+  ml_listen_family family = ML_LISTEN_OTHER;
+  if (ml_listen_adopt((int)check_integer(L, 1, 0, INT_MAX), &family, &err) != ML_OK) return fail(L, &err);
+  lua_pushstring(L, names[family]);
+  return 1;
+}
+
 /* The userdata is the descriptor; -1 when closed. What it stands for is process-wide, so there is one at a time. */
 static int catch_signals(lua_State *L) {
   int numbers[8], count = lua_gettop(L);
@@ -339,8 +431,10 @@ static const luaL_Reg functions[] = {
     {"send", socket_send},
     {"shutdown", socket_shutdown},
   { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
-  { "reap", process_reap },       { "getpid", process_getpid }, { "exec", process_exec },
-      { "catch_signals", catch_signals },
+  { "reap", process_reap },       { "getpid", process_getpid },     { "exec", process_exec },         { "catch_signals", catch_signals },
+  { "end_with", process_end_with }, { "pair", descriptor_pair },    { "wait", descriptor_wait },
+  { "close", descriptor_close },    { "notify", process_notify },   { "listen_unix", listen_unix },
+  { "remove_unix", remove_unix },   { "adopt", listen_adopt },      { "descriptors", descriptor_limit },
   { NULL, NULL },
 };
 

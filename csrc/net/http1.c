@@ -61,8 +61,14 @@ static ml_http1_result bad(ml_http1_parser *p, int status, const char *message) 
   return ML_HTTP1_BAD;
 }
 
+void ml_http1_parser_next(ml_http1_parser *p) {
+  memset(p, 0, offsetof(ml_http1_parser, max_head)); /* fields are valid up to field_count only */
+}
+
 void ml_http1_parser_init(ml_http1_parser *p) {
-  memset(p, 0, offsetof(ml_http1_parser, fields)); /* fields are valid up to field_count only */
+  ml_http1_parser_next(p);
+  p->max_head = ML_HTTP1_MAX_HEAD;
+  p->max_fields = ML_HTTP1_MAX_FIELDS;
 }
 
 /* origin form "/a?b", absolute form "http://host/a?b", asterisk form "*" (OPTIONS only) */
@@ -150,7 +156,7 @@ static void parse_connection(ml_http1_parser *p, const char *value, size_t lengt
 static ml_http1_result parse_field(ml_http1_parser *p, const char *text, size_t at, size_t length) {
   size_t end = at + length, i = at;
   if (text[at] == ' ' || text[at] == '\t') return bad(p, 400, "folded header line");
-  if (p->field_count == ML_HTTP1_MAX_FIELDS) return bad(p, 431, "too many header fields");
+  if (p->field_count == p->max_fields) return bad(p, 431, "too many header fields");
   while (i < end && is_class(text[i], CLASS_TOKEN)) ++i;
   if (i == at || i == end || text[i] != ':') return bad(p, 400, "invalid header field name");
   if (i - at > ML_HTTP1_MAX_NAME) return bad(p, 431, "header field name too long");
@@ -211,14 +217,14 @@ static ml_http1_result finish(ml_http1_parser *p, size_t head_length) {
 ml_http1_result ml_http1_parse(ml_http1_parser *p, const char *text, size_t length) {
   if (p->stage == STAGE_BAD) return ML_HTTP1_BAD;
   if (p->stage == STAGE_DONE) return ML_HTTP1_DONE;
-  size_t visible = length < ML_HTTP1_MAX_HEAD ? length : ML_HTTP1_MAX_HEAD;
+  size_t visible = length < p->max_head ? length : p->max_head;
   for (;;) {
     size_t at = p->line_at;
     const char *feed = visible > p->scanned ? memchr(text + p->scanned, '\n', visible - p->scanned) : NULL;
     if (feed == NULL) {
       p->scanned = (uint32_t)visible;
       if (p->stage != STAGE_FIELDS && visible - at > ML_HTTP1_MAX_LINE + 1) return bad(p, 414, "request line too long");
-      if (visible == ML_HTTP1_MAX_HEAD) return bad(p, 431, "request head too large");
+      if (visible == p->max_head) return bad(p, 431, "request head too large");
       return ML_HTTP1_MORE;
     }
     size_t next = (size_t)(feed - text) + 1;

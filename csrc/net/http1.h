@@ -45,10 +45,14 @@ typedef struct ml_http1_parser {
   uint32_t line_at, scanned;         /* start of the unfinished line; bytes before `scanned` hold no LF after it */
   uint8_t stage, hosts, encodings;
   bool close_seen, keep_alive_seen, coding_known;
+  /* limits: at most, and at first, the constants above */
+  uint32_t max_head, max_fields;
   ml_http1_field fields[ML_HTTP1_MAX_FIELDS];
 } ml_http1_parser;
 
 void ml_http1_parser_init(ml_http1_parser *parser);
+/* Ready for another head, with the same limits. */
+void ml_http1_parser_next(ml_http1_parser *parser);
 /* `text` holds everything received since the head began (the same bytes as in the call before, and more). */
 ml_http1_result ml_http1_parse(ml_http1_parser *parser, const char *text, size_t length);
 

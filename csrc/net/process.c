@@ -4,20 +4,32 @@
 #include "net/process.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
 
+/* Signals wait while the child still has the parent's handlers and the pipe they write to: a SIGTERM for the child must not look
+ * like one for the parent. */
 ml_status ml_process_fork(pid_t *child, ml_error *err) {
   fflush(NULL);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   pid_t pid = fork();
+  int code = errno;
+  if (pid == 0) ml_process_release_signals();
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (pid < 0) {
-    int code = errno;
     return ml_fail(err, code == ENOMEM || code == EAGAIN ? ML_RESOURCE_EXHAUSTED : ML_UNAVAILABLE, "fork: %s", strerror(code));
   }
   *child = pid;
@@ -41,6 +53,16 @@ ml_status ml_process_kill(pid_t pid, int signal, ml_error *err) {
   int code = errno;
   ml_status status = code == ESRCH ? ML_NOT_FOUND : code == EPERM ? ML_PERMISSION_DENIED : ML_INVALID_ARGUMENT;
   return ml_fail(err, status, "kill %ld with signal %d: %s", (long)pid, signal, strerror(code));
+}
+
+ml_status ml_process_end_with(pid_t parent, int signal, ml_error *err) {
+#ifdef __linux__
+  if (prctl(PR_SET_PDEATHSIG, (unsigned long)signal) != 0) return ml_fail(err, ML_INVALID_ARGUMENT, "prctl: %s", strerror(errno));
+#else
+  (void)signal;
+#endif
+  if (getppid() != parent) return ml_fail(err, ML_NOT_FOUND, "process %ld is no longer the parent", (long)parent);
+  return ML_OK;
 }
 
 ml_status ml_process_reap(pid_t pid, ml_process_end *end, ml_error *err) {
@@ -117,4 +139,49 @@ int ml_process_caught_signal(void) {
 
 void ml_process_release_signals(void) {
   if (caught.count != 0) release(caught.count);
+}
+
+/* ---- descriptors ---- */
+
+ml_status ml_process_pair(int ends[2], ml_error *err) {
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0) return ML_OK;
+  return ml_fail(err, ML_UNAVAILABLE, "socketpair: %s", strerror(errno));
+}
+
+bool ml_process_wait(const int *descriptors, size_t count, int milliseconds) {
+  struct pollfd waiting[ML_PROCESS_MAX_WAIT];
+  if (count > ML_PROCESS_MAX_WAIT) count = ML_PROCESS_MAX_WAIT;
+  for (size_t i = 0; i < count; ++i) waiting[i] = (struct pollfd){ .fd = descriptors[i], .events = POLLIN };
+  return poll(waiting, (nfds_t)count, milliseconds) > 0; /* EINTR: the signal is in the pipe, the next call sees it */
+}
+
+int64_t ml_process_raise_descriptors(int64_t wanted) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -1;
+  if (limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+  if (limit.rlim_cur < (rlim_t)wanted) {
+    struct rlimit raised = limit;
+    raised.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > (rlim_t)wanted ? (rlim_t)wanted : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  }
+  return limit.rlim_cur > (rlim_t)INT64_MAX ? INT64_MAX : (int64_t)limit.rlim_cur;
+}
+
+ml_status ml_process_notify(const char *path, const char *text, ml_error *err) {
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  size_t length = strlen(path);
+  if (length < 2 || length >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@'))
+    return ml_fail(err, ML_INVALID_ARGUMENT, "notification socket '%s': not an absolute path or abstract name", path);
+  memcpy(address.sun_path, path, length);
+  if (path[0] == '@') address.sun_path[0] = '\0'; /* a name without a file */
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return ml_fail(err, ML_UNAVAILABLE, "socket: %s", strerror(errno));
+  const socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+  ssize_t sent;
+  do sent = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address, size);
+  while (sent < 0 && errno == EINTR);
+  int code = errno;
+  close(fd);
+  if (sent < 0) return ml_fail(err, ML_UNAVAILABLE, "notification socket '%s': %s", path, strerror(code));
+  return ML_OK;
 }

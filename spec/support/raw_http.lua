@@ -8,9 +8,10 @@ local M = {}
 local methods = {}
 local mt = { __index = methods }
 
---- A connection to a local port.
+--- A connection to a local port, or to a Unix socket's path.
 function M.connect(port)
-  local so = assert(socket.connect { host = "127.0.0.1", port = port, nodelay = true })
+  local so = assert(socket.connect(type(port) == "string" and { path = port }
+    or { host = "127.0.0.1", port = port, nodelay = true }))
   so:setmode("bn", "bn")
   so:onerror(function(_, _, why) return why end)
   assert(so:connect(5))

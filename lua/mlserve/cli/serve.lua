@@ -8,7 +8,8 @@ local format = string.format
 local serve = { summary = "answer predictions over HTTP" }
 
 serve.description = [[Serves models over HTTP with TensorFlow Serving's REST protocol. Prints its address and, for each
-model, a curl line to try; runs until SIGTERM or SIGINT, answers what was asked, and exits 0.]]
+model, a curl line to try; runs until SIGTERM or SIGINT, answers what was asked, and exits 0. SIGHUP reads the models' directories
+again. Sockets passed by systemd are taken instead of the port.]]
 
 local function named_base(text)
   local name, base = text:match("^([^=]+)=(.+)$")
@@ -16,16 +17,41 @@ local function named_base(text)
   return { name = name, base = base }
 end
 
+local function octal(text)
+  if text:match("^[0-7][0-7]?[0-7]?[0-7]?$") then return text end
+  return nil, format("permissions in octal such as 660 expected, got '%s'", text)
+end
+
+local SECONDS = {
+  { name = "head", default = "10", text = "Time for the head of a request to arrive." },
+  { name = "body", default = "30", text = "Time for its body to arrive." },
+  { name = "idle", default = "60", text = "Silence between two requests of a connection." },
+  { name = "write", default = "30", text = "Time for a client to take an answer." },
+  { name = "drain", default = "10", text = "Time that requests have to end after SIGTERM." },
+}
+
 function serve.parser(parser)
   parser:option("--model", "A model: its name in URLs and its directory, which holds numbered versions. Repeatable.")
     :argname("NAME=BASEDIR"):count("1+"):convert(named_base)
   parser:option("--rest-port", "Port of the REST interface; 0 takes any free one.", "8501"):argname("PORT")
     :convert(arguments.integer(0, 65535))
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
-  parser:option("--threads", "Threads a prediction may use (default: the number of cores)."):argname("N")
+  parser:option("--workers", "Processes that serve; with more than one they share the port and the models' memory, and one that ends is replaced.", "1")
+    :argname("N"):convert(arguments.integer(1, 256))
+  parser:option("--unix-socket", "Listen at this path as well; a socket file left by a server that died is replaced."):argname("PATH")
+  parser:option("--unix-mode", "Permissions of the Unix socket in octal.", "600"):argname("MODE"):convert(octal)
+  parser:flag("--no-tcp", "Listen at the Unix socket only.")
+  parser:option("--max-connections", "Connections at a time, in all workers together.", "1024"):argname("N"):convert(arguments.integer(1, 1000000))
+  parser:option("--max-body", "Bytes a request body may have.", "33554432"):argname("BYTES"):convert(arguments.integer(0))
+  parser:option("--max-buffered", "Bytes of bodies that are still arriving, in all connections together.", "268435456"):argname("BYTES")
+    :convert(arguments.integer(0))
+  parser:option("--max-head", "Bytes the head of a request may have, at most 32768.", "32768"):argname("BYTES"):convert(arguments.integer(256, 32768))
+  parser:option("--max-fields", "Header fields a request may have, at most 100.", "100"):argname("N"):convert(arguments.integer(1, 100))
+  for _, limit in ipairs(SECONDS) do
+    parser:option("--" .. limit.name .. "-timeout", limit.text, limit.default):argname("SECONDS"):convert(arguments.number(0))
+  end
+  parser:option("--threads", "Threads that predictions may use, in all workers together (default: the number of cores)."):argname("N")
     :convert(arguments.integer(1, 1024))
-  parser:option("--workers", "With --transport nginx: processes that answer requests; they share the models' memory.", "1"):argname("N")
-    :convert(arguments.integer(1, 256))
   parser:option("--transport", "Who speaks HTTP: http, this program, or nginx, which is run with the same models and flags.", "http")
     :choices { "http", "nginx" }
   parser:option("--nginx", "With --transport nginx: the program.", "nginx"):argname("PROGRAM")
@@ -77,9 +103,9 @@ end
 
 function serve.run(args)
   if args.transport == "nginx" then return run_nginx(args) end
-  if args.workers > 1 then return nil, "--workers needs --transport nginx", 2 end
   local seen, problems = {}, {}
   local server, ok, message
+  if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
   if args.batching_parameters_file then
     ok, message = require("mlserve.serve.batching").read(args.batching_parameters_file)
@@ -90,7 +116,13 @@ function serve.run(args)
   server, message = require("mlserve.serve.server").new {
     batching = { mode = args.batching, file = args.batching_parameters_file },
     metrics = monitoring, access_log = args.access_log,
-    rest = { host = args.host, port = args.rest_port },
+    rest = {
+      host = args.host, port = not args.no_tcp and args.rest_port, workers = args.workers, unix_socket = args.unix_socket,
+      unix_mode = args.unix_mode, socket_activation = true, max_connections = args.max_connections, max_body = args.max_body,
+      max_buffered = args.max_buffered, max_head = args.max_head, max_fields = args.max_fields, head_timeout = args.head_timeout,
+      body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
+      drain_timeout = args.drain_timeout,
+    },
     limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
   }
   if not server then return nil, message end

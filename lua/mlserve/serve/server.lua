@@ -8,6 +8,7 @@
 
 local app = require "mlserve.serve.app"
 local batching = require "mlserve.serve.batching"
+local core = require "mlserve.core"
 local example = require "mlserve.serve.example"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
@@ -16,7 +17,7 @@ local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
 
-local format = string.format
+local format, ipairs, pairs, pcall, tostring = string.format, ipairs, pairs, pcall, tostring
 
 local RULES = {
   rest = { type = "table", position = 1 },
@@ -26,21 +27,37 @@ local RULES = {
   batching = { type = { "string", "table" } },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
+  reload = { type = "function" },
 }
 
 local REST_RULES = {
   host = { type = "string", default = "127.0.0.1" },
-  port = { type = "integer", min = 0, max = 65535, default = 8501 },
+  port = { type = { "integer", "boolean" }, min = 0, max = 65535, default = 8501 }, -- false: no TCP
   cors = { type = "boolean", default = false },
   compression = { type = "table" },
+  workers = { type = "integer", min = 1, max = 256, default = 1 },
+  unix_socket = { type = "string" },
+  unix_mode = { type = "string" },
+  socket_activation = { type = "boolean" },
   max_connections = { type = "integer", min = 1 },
   max_body = { type = "number", min = 0 },
   max_buffered = { type = "number", min = 0 },
+  max_head = { type = "integer", min = 16, max = 32768 },
+  max_fields = { type = "integer", min = 1, max = 100 },
   head_timeout = { type = "number", min = 0 },
   body_timeout = { type = "number", min = 0 },
   idle_timeout = { type = "number", min = 0 },
   write_timeout = { type = "number", min = 0 },
   drain_timeout = { type = "number", min = 0 },
+}
+
+-- Loaded when it is needed: a program that only puts an application together has no use for an event loop.
+local function part(name) return require("mlserve.serve.transports." .. name) end
+
+-- what the transport is told; the rest is for `start`
+local LIMITS = {
+  "max_connections", "max_body", "max_buffered", "max_head", "max_fields", "head_timeout", "body_timeout", "idle_timeout",
+  "write_timeout", "drain_timeout",
 }
 
 local methods = {}
@@ -125,20 +142,21 @@ function methods:add_directories(base)
   return self.repository:add_directories(base)
 end
 
---- "http://127.0.0.1:8501" once listening.
+--- "http://127.0.0.1:8501" once listening; nil without a TCP port.
 ---@return string|nil
 function methods:address()
-  local port = self.transport and self.transport:port()
-  if not port then return nil end
-  local host = self.rest.host
-  if host == "0.0.0.0" then host = "127.0.0.1" elseif host == "::" then host = "[::1]"
-  elseif host:find(":", 1, true) then host = "[" .. host .. "]" end
-  return format("http://%s:%d", host, port)
+  return self.listeners and self.listeners:url()
+end
+
+local function new_transport(self)
+  local given = { app = self.app, log = transport_log(self), listeners = self.listeners, processes = self.rest.workers }
+  for _, name in ipairs(LIMITS) do given[name] = self.rest[name] end
+  return part("http").new(given)
 end
 
 local function announce(self)
-  local address = self:address()
-  self.log("info", "listening on " .. address)
+  local address = self:address() or "--unix-socket " .. tostring(self.rest.unix_socket) .. " http://localhost"
+  self.log("info", "listening on " .. self.listeners:describe())
   for _, name in ipairs(self.repository:names()) do
     local entry = self.repository:get(name)
     if entry then
@@ -155,32 +173,103 @@ end
 ---@return boolean|nil ok
 ---@return string|nil message
 function methods:start()
-  if self.transport then return true end
-  local given = { app = self.app, log = transport_log(self) }
-  for name, value in pairs(self.rest) do
-    if name ~= "cors" and name ~= "compression" then given[name] = value end
+  if self.listeners then return true end
+  if not self.rest.port and not self.rest.unix_socket then return nil, "neither a port nor a Unix socket to listen at" end
+  local rest = self.rest
+  local opened, message = part("listeners").open {
+    host = rest.host, port = rest.port, unix_socket = rest.unix_socket, unix_mode = rest.unix_mode,
+    activation = rest.socket_activation,
+  }
+  if not opened then return nil, message end
+  self.listeners = opened
+  if rest.workers == 1 then
+    local transport = new_transport(self)
+    local ok
+    ok, message = transport:listen()
+    if not ok then
+      opened:remove()
+      self.listeners = nil
+      return nil, message
+    end
+    self.transport = transport
   end
-  local transport = require("mlserve.serve.transports.http").new(given)
-  local ok, message = transport:listen()
-  if not ok then return nil, message end
-  self.transport = transport
   announce(self)
   return true
 end
 
---- Serves until SIGTERM or SIGINT (answers what was asked, then returns true) or `stop`.
+--- Reads again what the server was made from: calls the option `reload`, or looks for new versions in every directory. SIGHUP
+--- does this while `run` runs.
+---@return boolean|nil ok
+---@return string|nil message
+function methods:reload()
+  local repo = self.repository
+  if self.reload_hook then return self.reload_hook(self) end
+  if repo.reload then return repo:reload() end
+  for _, name in ipairs(repo:names()) do
+    local base = repo.models[name].base
+    if base then
+      local ok, message = repo:add_directory(name, base)
+      if not ok then self.log("warn", "reload: " .. message) end
+    end
+  end
+  return true
+end
+
+-- In each worker: what belongs to a process, not to the parent it comes from.
+local function work(self, slot, threads, ready)
+  local transport, ok, message
+  self.worker = slot
+  core.set_threads(threads)
+  transport = new_transport(self)
+  ok, message = transport:listen()
+  if not ok then return nil, message end
+  self.transport = transport
+  return transport:run { worker = true, ready = ready }
+end
+
+local function run_workers(self)
+  local workers = self.rest.workers
+  local threads = math.max(1, math.floor(core.threads() / workers))
+  local ok, message = part("prefork").new({
+    workers = workers, drain_timeout = self.rest.drain_timeout, log = self.log,
+    work = function(slot, ready) return work(self, slot, threads, ready) end,
+    reload = function() return self:reload() end,
+    stopping = function() self.listeners:remove() end,
+  }):run()
+  self.listeners:remove()
+  return ok, message
+end
+
+--- Serves until SIGTERM or SIGINT (answers what was asked, then returns true) or `stop`. With several workers, this process is
+--- their parent.
 ---@return boolean|nil ok
 ---@return string|nil message
 function methods:run()
   local ok, message = self:start()
   if not ok then return nil, message end
-  return self.transport:run()
+  if self.rest.workers > 1 then return run_workers(self) end
+  local notify = part "notify"
+  return self.transport:run {
+    ready = function() notify.ready "serving" end,
+    stopping = notify.stopping,
+    reload = function()
+      self.log("info", "SIGHUP: reloading")
+      notify.reloading()
+      local done, fine, problem = pcall(self.reload, self)
+      if not done or not fine then
+        self.log("error", "reload: " .. tostring(done and problem or fine) .. "; the old configuration goes on")
+      end
+      notify.ready "serving"
+    end,
+  }
 end
 
 --- One turn of the server's loop for programs that have their own; false when it has stopped.
 ---@param timeout? number seconds
 function methods:step(timeout)
-  if not self.transport then return nil, "not started" end
+  if not self.transport then
+    return nil, self.listeners and "several workers: call run instead of step" or "not started"
+  end
   return self.transport:step(timeout)
 end
 
@@ -199,8 +288,9 @@ end
 
 local M = {}
 
----@param given? table rest = { host, port (0: any free one), cors, compression (see mlserve.serve.compress; a body may inflate to
---- max_body bytes unless it says otherwise), and the limits of transports.http },
+---@param given? table rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
+--- (see mlserve.serve.compress; a body may inflate to max_body bytes unless it says otherwise), and the limits of transports.http },
+--- reload = function(server) -> true | nil, message for SIGHUP,
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
 --- batching = mode or table (see mlserve.serve.batching), metrics = false or { path, tensorflow_path } (see mlserve.serve.metrics),
 --- access_log = path or "-" for standard output
@@ -209,13 +299,15 @@ local M = {}
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
+  if rest.port == true then error("mlserve.server: rest: option 'port': integer or false expected, got true", 2) end
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
   local models = repository.new {
     limits = values.limits, prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
   }
   local self = setmetatable({
-    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
+    rest = rest, reload_hook = values.reload, log = values.log or default_log, own_log = values.log ~= nil, repository = models,
+    app = app.new { compression = compression_of(rest) },
     batching = merging,
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))

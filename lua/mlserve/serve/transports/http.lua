@@ -5,12 +5,13 @@
 --   server:run()                 -- until SIGTERM or SIGINT: stops accepting, answers what was asked, returns true
 --
 -- Nothing here knows a protocol: `app:handle(request)` makes every answer. Nothing is printed: `log(level, message)` gets it.
--- Processes are the caller's business as well: fork before `new`, or share the listening socket through `socket`.
+-- One process serves; `prefork` makes several of them, which share `listeners` made before the fork.
 
 local cqueues = require "cqueues"
 local condition = require "cqueues.condition"
 local errno = require "cqueues.errno"
 local http1 = require "mlserve.serve.transports.http1"
+local listeners = require "mlserve.serve.transports.listeners"
 local luahttp = require "mlserve.serve.transports.luahttp"
 local net = require "mlserve.net"
 local options = require "mlserve.options"
@@ -23,20 +24,30 @@ local RULES = {
   app = { type = "table", required = true },
   host = { type = "string", default = "127.0.0.1" },
   port = { type = "integer", min = 0, max = 65535, default = 8501 },
+  unix_socket = { type = "string" },
+  unix_mode = { type = "string", default = "600" },
+  socket_activation = { type = "boolean", default = false },
+  listeners = { type = "table" },
   socket = { type = "userdata" },
   reuseport = { type = "boolean", default = false },
   max_connections = { type = "integer", min = 1, default = 1024 },
+  processes = { type = "integer", min = 1, default = 1 },
   drain_timeout = at_least_0(10),
   log = { type = "function", default = function() end },
 }
 for name, default in pairs(http1.DEFAULTS) do RULES[name] = at_least_0(default) end
+RULES.max_head = { type = "integer", min = 16, max = http1.DEFAULTS.max_head, default = http1.DEFAULTS.max_head }
+RULES.max_fields = { type = "integer", min = 1, max = http1.DEFAULTS.max_fields, default = http1.DEFAULTS.max_fields }
 
-local SIGINT, SIGUSR1, SIGTERM = 2, 10, 15
+local SIGHUP, SIGINT, SIGUSR1, SIGTERM = 1, 2, 10, 15
 
 local DRAIN_GRACE = 0.1   -- requests that were on their way when the drain began may still arrive
 local FRESH_GRACE = 1     -- … and the first ones of connections just accepted
 local LAST_GRACE = 0.5    -- after the drain, for connections to notice that they are shut
 local ACCEPT_PAUSE = 0.05 -- after an accept that failed for want of resources
+local ACCEPT_SILENCE = 10 -- seconds between two lines about it in the log
+local FULL_PAUSE = 0.1    -- with several listeners: look whether another one has left room
+local SPARE_DESCRIPTORS = 64 -- for model files, libraries and logs, beside one for each connection
 
 local methods = {}
 local mt = { __name = "mlserve.http", __index = methods }
@@ -54,51 +65,70 @@ local function tell_time(self)
   end
 end
 
---- Binds the socket. host and port are given, or `socket` (a cqueues socket made before a fork).
+-- Accepts until the socket is closed. lua-http's own loop is not used: it knows one socket, and takes a shortage of anything but
+-- this process's descriptors for a fatal error. One connection a turn: those that are open have theirs, and processes that share
+-- the socket get a share of the connections.
+local function accept_loop(self, listener)
+  local server, socket = self.server, listener.socket
+  local wish = { nodelay = listener.tcp }
+  while not self.stopping do
+    if server.n_connections >= self.max_connections then
+      cqueues.poll(server.connection_done, self.stop_condition, #self.listeners > 1 and FULL_PAUSE or nil)
+    else
+      local accepted, why = socket:accept(wish, 0)
+      if accepted then
+        server:add_socket(accepted)
+        cqueues.poll(0)
+      elseif why == errno.ETIMEDOUT or why == errno.EAGAIN then
+        cqueues.poll(socket, self.stop_condition)
+      elseif why ~= errno.ECONNABORTED and why ~= errno.EINTR then
+        -- the client that left before we accepted is no error; out of descriptors or memory is one that passes
+        local now = monotime()
+        if now - self.accept_failed > ACCEPT_SILENCE then
+          self.accept_failed = now
+          self.log("error", "accept: " .. errno.strerror(why))
+        end
+        collectgarbage() -- sockets nobody has closed
+        cqueues.poll(server.connection_done, self.stop_condition, ACCEPT_PAUSE)
+      end
+    end
+  end
+end
+
+--- Binds: host and port, unix_socket, what systemd passed, or takes what is bound already (`listeners`, or `socket`, a cqueues
+--- socket).
 ---@return boolean|nil ok
 ---@return string|nil message
 function methods:listen()
   local http_server, message = luahttp.server()
   if not http_server then return nil, message end
+  if not self.listeners then
+    if self.given_socket then self.listeners = listeners.of_socket(self.given_socket)
+    else self.listeners, message = listeners.open(self.wanted) end
+    if not self.listeners then return nil, message end
+  end
+  local limit = net.descriptors(self.max_connections + SPARE_DESCRIPTORS)
+  if limit >= 0 and limit < self.max_connections + SPARE_DESCRIPTORS then
+    self.log("warn", string.format("at most %.0f descriptors are allowed: fewer than %d connections are possible", limit,
+      self.max_connections))
+  end
   local controller = cqueues.new()
-  local frame = {
+  self.server = http_server.new {
     cq = controller, tls = false, version = 1.1, max_concurrent = self.max_connections,
     onstream = function() end, -- never called: the engine serves the connection itself
-    onerror = function(_, _, operation, err, number) self:on_error(operation, err, number) end,
+    onerror = function(_, _, operation, err) self.log("error", string.format("%s: %s", tostring(operation), tostring(err))) end,
   }
-  local server, err
-  if self.socket then
-    frame.socket = self.socket
-    server = http_server.new(frame)
-  else
-    frame.host, frame.port = self.host, string.format("%d", self.wanted_port)
-    frame.reuseaddr, frame.reuseport = true, self.reuseport
-    server, err = http_server.listen(frame)
-  end
-  local ok
-  if server then ok, err = server:listen() end
-  if not ok then
-    if server and server.socket then server:close() end
-    return nil, string.format("cannot listen on %s:%d: %s", self.host, self.wanted_port, tostring(err))
-  end
   luahttp.set_engine(controller, function(socket) return self.engine:connection(socket) end)
   if self.engine.app.observer then controller:wrap(tell_time, self) end
-  self.server, self.controller = server, controller
+  self.controller = controller
+  self:port() -- remembered
+  for i = 1, #self.listeners do controller:wrap(accept_loop, self, self.listeners[i]) end
   return true
 end
 
--- Errors of the frame: an accept that fails is tried again, but not in a tight loop.
-function methods:on_error(operation, err, number)
-  if number == errno.ECONNABORTED then return end -- the client left before we accepted
-  self.log("error", string.format("%s: %s", tostring(operation), tostring(err)))
-  if operation == "accept" then cqueues.sleep(ACCEPT_PAUSE) end
-end
-
---- The port bound (the one chosen by the system when 0 was asked for); nil before listen.
+--- The TCP port bound (the one chosen by the system when 0 was asked for); nil before listen.
 function methods:port()
-  if not self.server or not self.server.socket then return self.bound_port end
-  local _, _, port = self.server:localname()
-  self.bound_port = tonumber(port)
+  if self.listeners then self.bound_port = self.listeners:port() end
   return self.bound_port
 end
 
@@ -108,11 +138,14 @@ function methods:connections()
 end
 
 -- Connections the kernel has already taken for us are served before the socket closes.
-local function accept_waiting(server)
-  while server.socket do
-    local socket = server.socket:accept({ nodelay = true }, 0)
-    if not socket then return end
-    server:add_socket(socket)
+local function accept_waiting(self)
+  for i = 1, #self.listeners do
+    local listener = self.listeners[i]
+    while self.server.n_connections < self.max_connections do
+      local socket = listener.socket:accept({ nodelay = listener.tcp }, 0)
+      if not socket then break end
+      self.server:add_socket(socket)
+    end
   end
 end
 
@@ -125,14 +158,10 @@ local function drain(self)
       cqueues.poll(server.connection_done, self.force_condition, limit - monotime())
     end
   end
-  self:port() -- remembered
   engine:stop()
-  server:pause()
-  accept_waiting(server)
-  server.socket:close()
-  server.socket = nil
-  server.pause_cond:signal()
-  server.connection_done:signal()
+  self.stop_condition:signal()
+  accept_waiting(self)
+  if self.own_listeners then self.listeners:remove() else self.listeners:close() end
   wait(DRAIN_GRACE)
   engine:close_idle(false)
   wait(FRESH_GRACE - DRAIN_GRACE)
@@ -184,32 +213,42 @@ function methods:events() return self.controller:events() end
 function methods:timeout() return self.controller:timeout() end
 
 -- SIGTERM or SIGINT stops; again: stops now. SIGUSR1 begins the access log anew. Runs in the server's own controller: one loop, one wait.
-local function watch_signals(self, signals)
+local function watch_signals(self, signals, hooks)
   while not self.drained do
     cqueues.poll(signals, self.done_condition)
     for number in function() return signals:take() end do
-      if number == SIGUSR1 then
+      if number == SIGHUP then
+        if hooks.reload and not self.stopping then hooks.reload() end
+      elseif number == SIGUSR1 then
         if self.engine.app.observer then self.engine.app.observer:reopen() end
-      else
+      elseif number == SIGTERM or not hooks.worker then
         self.log("info", self.stopping and "second signal: ending now" or "signal: draining")
+        if hooks.stopping and not self.stopping then hooks.stopping() end
         self:stop()
-      end
+      end -- else a terminal's SIGINT for the whole group: the parent tells its workers what to do
     end
   end
 end
 
 --- Serves until SIGTERM or SIGINT, or until `stop` is called from a request.
+---@param hooks? table ready = function called once signals are caught and requests are served, reload = function for SIGHUP
+--- (which ends the process when there is none), stopping = function called when a signal begins the drain, worker = true: one of
+--- several processes, only SIGTERM counts
 ---@return boolean|nil ok
 ---@return string|nil message
-function methods:run()
+function methods:run(hooks)
   local ok, message, last = true, nil, nil
+  hooks = hooks or {}
   if not self.server then
     ok, message = self:listen()
     if not ok then return nil, message end
   end
-  local signals, problem = net.catch_signals(SIGTERM, SIGINT, SIGUSR1)
+  local signals, problem
+  if hooks.reload or hooks.worker then signals, problem = net.catch_signals(SIGTERM, SIGINT, SIGUSR1, SIGHUP)
+  else signals, problem = net.catch_signals(SIGTERM, SIGINT, SIGUSR1) end
   if not signals then return nil, problem end
-  self.controller:wrap(watch_signals, self, signals)
+  self.controller:wrap(watch_signals, self, signals, hooks)
+  if hooks.ready then hooks.ready() end
   while ok and not self.controller:empty() do
     if not self.drained then
       ok, message = turn(self)
@@ -228,7 +267,9 @@ end
 local M = {}
 
 --- Makes a server; nothing is bound yet. The other options are the limits of transports.http1.
----@param given table app (object with handle(request) -> response), host, port (0: any free one) or socket, max_connections, …
+---@param given table app (object with handle(request) -> response), host, port (0: any free one),
+--- unix_socket, unix_mode, socket_activation, or listeners or socket, max_connections, …;
+--- processes: how many serve together, so that max_connections and max_buffered are for all of them
 ---@return table server
 function M.new(given)
   local values = options.check(given, RULES, "http.new")
@@ -236,10 +277,16 @@ function M.new(given)
   if type(app.handle) ~= "function" then error("http.new: option 'app': an object with a method 'handle' expected", 2) end
   local engine = { log = values.log, app = app }
   for name in pairs(http1.DEFAULTS) do engine[name] = values[name] end
+  engine.max_buffered = math.max(values.max_body, math.ceil(values.max_buffered / values.processes))
   return setmetatable({
-    host = values.host, wanted_port = values.port, socket = values.socket, reuseport = values.reuseport,
-    max_connections = values.max_connections, drain_timeout = values.drain_timeout, log = values.log,
+    host = values.host, given_socket = values.socket, listeners = values.listeners,
+    wanted = {
+      host = values.host, port = values.port, reuseport = values.reuseport, unix_socket = values.unix_socket,
+      unix_mode = values.unix_mode, activation = values.socket_activation,
+    },
+    max_connections = math.ceil(values.max_connections / values.processes), drain_timeout = values.drain_timeout, log = values.log,
     engine = http1.new(engine), force_condition = condition.new(), done_condition = condition.new(),
+    stop_condition = condition.new(), accept_failed = -ACCEPT_SILENCE, own_listeners = values.processes == 1,
     failures = 0, failures_since = 0, stopping = false, forced = false, drained = false,
   }, mt)
 end

@@ -43,6 +43,8 @@ local REASONS = {
 local DEFAULTS = {
   max_body = 32 * 1024 * 1024,
   max_buffered = 256 * 1024 * 1024,
+  max_head = 32768,  -- the parser's own limits are the upper bound
+  max_fields = 100,
   head_timeout = 10,
   body_timeout = 30,
   idle_timeout = 60,
@@ -296,7 +298,7 @@ end
 -- Serves requests until the connection ends. Called once, under pcall.
 local function serve(self)
   local engine, socket = self.engine, self.socket
-  local parser = net.http1_parser()
+  local parser = net.http1_parser(engine.max_head, engine.max_fields)
   local observer = engine.app.observer
   local peer = observer and observer.access_log and self:peer() or nil -- only who logs wants it
   socket:setmode("bn", "bn")
