@@ -26,6 +26,10 @@ local RULES = {
   batching = { type = { "string", "table" } },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
+  scan_interval = { type = "number", min = 0 },
+  warm_up = { type = "integer", min = 0, max = 1000000, default = 1 },
+  retries = { type = "integer", min = 0 },
+  retry_interval = { type = "number", min = 0 },
 }
 
 local REST_RULES = {
@@ -111,19 +115,34 @@ function methods:add_model(name, model, signature, version)
   return self
 end
 
---- Serves the newest version under <base>/<version>/model.onnx.
+--- Serves versions under <base>/<version>/model.onnx: the newest, and newer ones as they appear.
+---@param given? table policy, labels: see repository:add_directory
 ---@return boolean|nil ok
 ---@return string|nil message what could not be served and why; status requests tell it too
-function methods:add_directory(name, base)
-  return self.repository:add_directory(name, base)
+function methods:add_directory(name, base, given)
+  return self.repository:add_directory(name, base, given)
 end
 
---- Serves every model under <base>/<name>/<version>/model.onnx.
+--- Serves every model under <base>/<name>/<version>/model.onnx, and others as they appear.
 ---@return number count
 ---@return table errors
 function methods:add_directories(base)
-  return self.repository:add_directories(base)
+  return self.repository:add_root(base)
 end
+
+--- Serves the models of a configuration file; see mlserve.serve.config.
+---@param path string
+---@param interval? number seconds between looks whether the file has changed; 0: none
+---@return table|nil errors
+---@return string|nil message
+function methods:add_config(path, interval)
+  return self.repository:add_config(path, interval)
+end
+
+--- Reads the configuration file again and looks at all directories.
+---@return boolean|nil ok
+---@return string|nil message
+function methods:reload() return self.repository:reload() end
 
 --- "http://127.0.0.1:8501" once listening.
 ---@return string|nil
@@ -151,6 +170,22 @@ local function announce(self)
   end
 end
 
+-- Follows the directories in the loop of a transport, until that has stopped. After a fork: in the process that serves.
+local function watch(self)
+  local models, transport = self.repository, self.transport
+  local cqueues = require "cqueues"
+  models.sleep = cqueues.sleep
+  transport.controller:wrap(function()
+    while not transport.drained do
+      local delay = models:poll()
+      local waiting = models:pollables()
+      waiting[#waiting + 1] = transport.done_condition
+      waiting[#waiting + 1] = delay
+      cqueues.poll((unpack or table.unpack)(waiting)) -- luacheck: ignore
+    end
+  end)
+end
+
 --- Binds the port and says so; `run`, or `step` in a loop of the program's own, then serves.
 ---@return boolean|nil ok
 ---@return string|nil message
@@ -165,6 +200,7 @@ function methods:start()
   if not ok then return nil, message end
   self.transport = transport
   announce(self)
+  watch(self)
   return true
 end
 
@@ -203,7 +239,9 @@ local M = {}
 --- max_body bytes unless it says otherwise), and the limits of transports.http },
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
 --- batching = mode or table (see mlserve.serve.batching), metrics = false or { path, tensorflow_path } (see mlserve.serve.metrics),
---- access_log = path or "-" for standard output
+--- access_log = path or "-" for standard output, limits (of models, see mlserve.model.load), scan_interval (seconds between looks at the
+--- directories, 0: only at the start), warm_up (times that each warm-up request is run, 0: none), retries and retry_interval (seconds) of versions
+--- that did not load
 ---@return table|nil server
 ---@return string|nil message
 function M.new(given)
@@ -211,11 +249,14 @@ function M.new(given)
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
+  local log = values.log or default_log
   local models = repository.new {
-    limits = values.limits, prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+    limits = values.limits, admin = values.admin, scan_interval = values.scan_interval, warm_up = values.warm_up, log = log,
+    retries = values.retries, retry_interval = values.retry_interval,
+    prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
   }
   local self = setmetatable({
-    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
+    rest = rest, log = log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
     batching = merging,
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
