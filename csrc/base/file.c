@@ -67,7 +67,28 @@ static int open_retry(const char *path, int flags, mode_t mode) {
 
 /* ---- mapping ---- */
 
-ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err) {
+ml_status ml_file_copy(int file, size_t size, const char *path, ml_file_map *map, ml_error *err) {
+  *map = (ml_file_map){NULL, 0};
+  if (size == 0) return ML_OK;
+  unsigned char *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (bytes == MAP_FAILED) return ml_fail_memory(err, size, path);
+  size_t have = 0;
+  ssize_t n = 1;
+  while (have < size && n > 0) {
+    do n = pread(file, bytes + have, size - have, (off_t)have);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) have += (size_t)n;
+  }
+  if (have == size) {
+    *map = (ml_file_map){bytes, size};
+    return ML_OK;
+  }
+  ml_status status = n < 0 ? fail_errno(err, errno, "read", path) : ml_fail(err, ML_UNAVAILABLE, "'%s' became shorter while it was read", path);
+  munmap(bytes, size);
+  return status;
+}
+
+static ml_status open_file(const char *path, bool copy, ml_file_map *map, ml_error *err) {
   *map = (ml_file_map){NULL, 0};
   int file = open_retry(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0); /* not blocking: path may be a FIFO */
   if (file < 0) return fail_errno(err, errno, "open", path);
@@ -76,6 +97,7 @@ ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err) {
   if (fstat(file, &info) != 0) status = fail_errno(err, errno, "examine", path);
   else if (!S_ISREG(info.st_mode)) status = ml_fail(err, ML_INVALID_ARGUMENT, "'%s' is not a regular file", path);
   else if ((uintmax_t)info.st_size > PTRDIFF_MAX) status = ml_fail(err, ML_RESOURCE_EXHAUSTED, "'%s' is too large to map", path);
+  else if (copy) status = ml_file_copy(file, (size_t)info.st_size, path, map, err);
   else if (info.st_size > 0) {
     /* writable, copy on write: tensors on a mapping may be changed like any other, the file never is */
     void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
@@ -85,6 +107,9 @@ ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err) {
   close(file); /* the mapping stays */
   return status;
 }
+
+ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err) { return open_file(path, false, map, err); }
+ml_status ml_file_open_copy(const char *path, ml_file_map *map, ml_error *err) { return open_file(path, true, map, err); }
 
 void ml_file_unmap(ml_file_map *map) {
   if (map->bytes != NULL) munmap((void *)(uintptr_t)map->bytes, map->size);

@@ -15,6 +15,10 @@ typedef struct ml_file_map {
 
 /* Maps a regular file; writing to the bytes changes this process's copy only. Errors: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, INVALID_ARGUMENT (not a regular file). */
 ml_status ml_file_open_map(const char *path, ml_file_map *map, ml_error *err);
+/* The same bytes, read into memory: what somebody does to the file afterwards changes nothing, while a mapping of a file that has become shorter
+ * ends the process. UNAVAILABLE: it was changed while it was read. */
+ml_status ml_file_open_copy(const char *path, ml_file_map *map, ml_error *err);
+ml_status ml_file_copy(int file, size_t size, const char *path, ml_file_map *map, ml_error *err); /* of an open file; path is for messages */
 void ml_file_unmap(ml_file_map *map);
 /* Gives back the memory of pages that have been read; they are read again when needed. Only while nobody has written to the bytes. */
 void ml_file_forget(const ml_file_map *map);

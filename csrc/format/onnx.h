@@ -10,6 +10,7 @@ typedef struct ml_onnx_limits {
   size_t max_bytes;      /* of the file with its external data; default 8 GiB */
   size_t max_nodes;      /* subgraphs and called functions included; default 1,000,000 */
   size_t max_depth;      /* of subgraphs and function calls in each other; default 64 */
+  bool copy;             /* read the files into memory instead of mapping them: for who cannot say what others do to them meanwhile */
 } ml_onnx_limits;
 
 /* path of a .onnx file; external data is looked up in its directory only. limits NULL: defaults. Messages begin with the path. */

@@ -103,8 +103,14 @@ static ml_status map_file(const ml__onnx_source *source, int file, const char *l
                    source->limits.max_bytes);
   ml_file_map *map = ml_alloc_zero(1, sizeof *map);
   if (!map) return ml_fail_memory(err, sizeof *map, "external data");
-  map->size = (size_t)info.st_size;
-  if (map->size > 0) {
+  if (source->limits.copy) {
+    ml_status status = ml_file_copy(file, (size_t)info.st_size, location, map, err);
+    if (status != ML_OK) {
+      ml_free(map);
+      return status;
+    }
+  } else if (info.st_size > 0) {
+    map->size = (size_t)info.st_size;
     void *bytes = mmap(NULL, map->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     if (bytes == MAP_FAILED) {
       ml_free(map);

@@ -754,7 +754,8 @@ static ml_status load(const char *path, const ml_onnx_limits *limits, ml_graph *
   char *directory = slash ? ml_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : ml_strndup(".", 1);
   ml_file_map *map = ml_alloc_zero(1, sizeof *map);
   ml_storage *storage = NULL;
-  ml_status status = directory && map ? ml_file_open_map(path, map, err) : ml_fail_memory(err, sizeof *map, path);
+  bool copy = limits && limits->copy; /* weights are copied out of a copy, so that the rest of it goes */
+  ml_status status = directory && map ? (copy ? ml_file_open_copy : ml_file_open_map)(path, map, err) : ml_fail_memory(err, sizeof *map, path);
   if (status == ML_OK) {
     storage = ml_storage_wrap((void *)(uintptr_t)map->bytes, map->size, unmap, map);
     if (!storage) {
@@ -763,9 +764,9 @@ static ml_status load(const char *path, const ml_onnx_limits *limits, ml_graph *
     }
   }
   if (status == ML_OK) {
-    ml__onnx_source source = {.bytes = map->bytes, .size = map->size, .storage = storage, .directory = directory};
+    ml__onnx_source source = {.bytes = map->bytes, .size = map->size, .storage = copy ? NULL : storage, .directory = directory};
     status = read_source(&source, limits, out, err);
-    if (status == ML_OK) ml_file_forget(map); /* most weights have been copied, being unaligned: once in memory is enough */
+    if (status == ML_OK && !copy) ml_file_forget(map); /* most weights have been copied, being unaligned: once in memory is enough */
   }
   if (!storage) ml_free(map);
   ml_storage_release(storage); /* the weights in place keep it alive */

@@ -52,6 +52,8 @@ ml_graph *ml__lua_check_graph(lua_State *L, int index);                /* borrow
 void ml__lua_push_graph(lua_State *L, ml_graph *graph);                /* takes over */
 #define ML_LUA_PROGRAM "mlserve.program"
 ml_program *ml__lua_check_program(lua_State *L, int index);            /* borrowed */
+/* Pushes a servable object and gives the place for what it holds; NULL there counts as closed. */
+struct ml_servable **ml__lua_new_servable(lua_State *L);
 /* {name =, dtype =, shape =} */
 void ml__lua_push_signature(lua_State *L, const ml_value *value);
 /* Array of tensors (or nested tables, converted to the dtype wanted[i] when given) at index into out[n], one reference each; the caller releases
@@ -64,7 +66,7 @@ void ml__lua_release_items(ml_item *items, size_t n);
 void ml__lua_push_item(lua_State *L, const ml_item *item); /* retains what it pushes */
 
 /* ---- registration: each adds its functions to the table on top of the stack (lua_init.c calls all) ---- */
-#define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(batch) X(counters) X(json) X(system) \
+#define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(loader) X(batch) X(counters) X(json) X(system) \
   X(verify) X(convert)
 #define X(noun) void ml__lua_open_##noun(lua_State *L);
 ML_LUA_NOUNS(X)

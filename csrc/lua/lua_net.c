@@ -25,7 +25,9 @@
  *   net.remove_unix(path, file)
  *   net.adopt(fd) -> "unix"|"inet"|"inet6"|"other" | nil, message, code: a listening socket inherited
  *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
- *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it. */
+ *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it.
+ *   watch = net.inotify()                             or nil, message, code: told when directories change
+ *   watch:add(path) -> true | nil, message, code      watch:take() -> whether something has changed; pollfd, events, timeout, close */
 #include <errno.h>
 #include <limits.h>
 #include <stdint.h>
@@ -36,11 +38,13 @@
 #include "lua/lua_compress.h"
 #include "net/http1.h"
 #include "net/listen.h"
+#include "net/inotify.h"
 #include "net/process.h"
 
 #define PARSER "mlserve.net.http1_parser"
 #define CHUNKED "mlserve.net.http1_chunked"
 #define SIGNALS "mlserve.net.signals"
+#define INOTIFY "mlserve.net.inotify"
 
 static int fail(lua_State *L, const ml_error *err) {
   lua_pushnil(L);
@@ -402,6 +406,60 @@ static void signals_class(lua_State *L) {
   lua_pop(L, 1);
 }
 
+/* The userdata is the descriptor; -1 when closed. */
+static int *check_inotify(lua_State *L) { return luaL_checkudata(L, 1, INOTIFY); }
+
+static int inotify_new(lua_State *L) {
+  ml_error err;
+  int *descriptor = lua_newuserdatauv(L, sizeof(*descriptor), 0);
+  *descriptor = -1;
+  luaL_setmetatable(L, INOTIFY);
+  return ml_inotify_open(descriptor, &err) == ML_OK ? 1 : fail(L, &err);
+}
+
+static int inotify_add(lua_State *L) {
+  ml_error err;
+  const int *descriptor = check_inotify(L);
+  const char *path = luaL_checkstring(L, 2);
+  luaL_argcheck(L, *descriptor >= 0, 1, "closed");
+  if (ml_inotify_add(*descriptor, path, &err) != ML_OK) return fail(L, &err);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int inotify_take(lua_State *L) {
+  const int *descriptor = check_inotify(L);
+  lua_pushboolean(L, *descriptor >= 0 && ml_inotify_take(*descriptor));
+  return 1;
+}
+
+static int inotify_close(lua_State *L) {
+  int *descriptor = check_inotify(L);
+  if (*descriptor >= 0) close(*descriptor);
+  *descriptor = -1;
+  return 0;
+}
+
+static int inotify_pollfd(lua_State *L) {
+  const int *descriptor = check_inotify(L);
+  if (*descriptor < 0) lua_pushnil(L);
+  else lua_pushinteger(L, *descriptor);
+  return 1;
+}
+
+static void inotify_class(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    { "add", inotify_add },       { "take", inotify_take },       { "close", inotify_close }, { "pollfd", inotify_pollfd },
+    { "events", signals_events }, { "timeout", signals_timeout }, { NULL, NULL },
+  };
+  luaL_newmetatable(L, INOTIFY);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, inotify_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
+
 /* takes the method's upvalues from the stack */
 static void class(lua_State *L, const char *name, const char *method, lua_CFunction function, int upvalues) {
   lua_pushcclosure(L, function, upvalues);
@@ -435,6 +493,9 @@ static const luaL_Reg functions[] = {
   { "end_with", process_end_with }, { "pair", descriptor_pair },    { "wait", descriptor_wait },
   { "close", descriptor_close },    { "notify", process_notify },   { "listen_unix", listen_unix },
   { "remove_unix", remove_unix },   { "adopt", listen_adopt },      { "descriptors", descriptor_limit },
+  { "reap", process_reap },       { "getpid", process_getpid }, { "exec", process_exec },
+      { "catch_signals", catch_signals },
+  { "inotify", inotify_new },
   { NULL, NULL },
 };
 
@@ -444,6 +505,7 @@ int luaopen_mlserve_net(lua_State *L) {
   class(L, PARSER, "head", parser_head, 1);
   class(L, CHUNKED, "feed", chunked_feed, 0);
   signals_class(L);
+  inotify_class(L);
   luaL_newlib(L, functions);
   ml__lua_open_compress(L);
   return 1;

@@ -44,6 +44,8 @@ static servable_box *new_box(lua_State *L)
   return box;
 }
 
+ml_servable **ml__lua_new_servable(lua_State *L) { return &new_box(L)->servable; }
+
 static int servable_close(lua_State *L)
 {
   servable_box *box = luaL_checkudata(L, 1, SERVABLE);

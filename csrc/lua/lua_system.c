@@ -1,7 +1,9 @@
 /* The process around the core: threads, clock, interrupts, and the allocator's counters for tests. */
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/cpu.h"
 #include "base/interrupt.h"
@@ -91,12 +93,33 @@ static int list_directory(lua_State *L)
   }
   lua_newtable(L);
   int n = 0;
-  for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
+  errno = 0; /* readdir says by it alone that a listing is not whole */
+  for (const struct dirent *entry = readdir(directory); entry; errno = 0, entry = readdir(directory)) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     lua_pushstring(L, entry->d_name);
     lua_rawseti(L, -2, ++n);
   }
+  int number = errno;
   closedir(directory);
+  if (number == 0) return 1;
+  lua_pushnil(L);
+  lua_pushfstring(L, "%s: %s", path, strerror(number));
+  return 2;
+}
+
+/* file_id(path) -> text that names a file or directory as long as it exists, whatever it is called; nil, message */
+static int file_id(lua_State *L)
+{
+  const char *path = luaL_checkstring(L, 1);
+  struct stat status;
+  if (stat(path, &status) != 0) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "%s: %s", path, strerror(errno));
+    return 2;
+  }
+  char text[64];
+  snprintf(text, sizeof text, "%llx:%llx", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+  lua_pushstring(L, text);
   return 1;
 }
 
@@ -124,6 +147,6 @@ void ml__lua_open_system(lua_State *L)
   static const luaL_Reg functions[] = {
     { "set_threads", set_threads }, { "threads", threads }, { "info", info }, { "clock", monotonic }, { "is_terminal", is_terminal },
     { "interrupt_begin", interrupt_begin }, { "interrupt_end", interrupt_end }, { "interrupted", interrupted },
-    { "list_directory", list_directory }, { "alloc_stats", alloc_stats }, { "alloc_fail_at", alloc_fail_at }, { NULL, NULL } };
+    { "list_directory", list_directory }, { "file_id", file_id }, { "alloc_stats", alloc_stats }, { "alloc_fail_at", alloc_fail_at }, { NULL, NULL } };
   luaL_setfuncs(L, functions, 0);
 }

@@ -2,20 +2,13 @@
 -- @module mlserve.cli.serve
 
 local arguments = require "mlserve.cli.arguments"
-
-local format = string.format
+local models = require "mlserve.cli.serve_models"
 
 local serve = { summary = "answer predictions over HTTP" }
 
 serve.description = [[Serves models over HTTP with TensorFlow Serving's REST protocol. Prints its address and, for each
-model, a curl line to try; runs until SIGTERM or SIGINT, answers what was asked, and exits 0. SIGHUP reads the models' directories
-again. Sockets passed by systemd are taken instead of the port.]]
-
-local function named_base(text)
-  local name, base = text:match("^([^=]+)=(.+)$")
-  if not name then return nil, format("NAME=BASEDIR expected, such as cancer=models/cancer, got '%s'", text) end
-  return { name = name, base = base }
-end
+model, a curl line to try; runs until SIGTERM or SIGINT, answers what was asked, and exits 0. New versions are
+loaded as they appear; SIGHUP reads the configuration file again. Sockets passed by systemd are taken instead of the port.]]
 
 local function octal(text)
   if text:match("^[0-7][0-7]?[0-7]?[0-7]?$") then return text end
@@ -31,9 +24,8 @@ local SECONDS = {
 }
 
 function serve.parser(parser)
-  parser:option("--model", "A model: its name in URLs and its directory, which holds numbered versions. Repeatable.")
-    :argname("NAME=BASEDIR"):count("1+"):convert(named_base)
-  parser:option("--rest-port", "Port of the REST interface; 0 takes any free one.", "8501"):argname("PORT")
+  models.add(parser)
+  parser:option("--rest-port --rest_api_port", "Port of the REST interface; 0 takes any free one.", "8501"):argname("PORT")
     :convert(arguments.integer(0, 65535))
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
   parser:option("--workers", "Processes that serve; with more than one they share the port and the models' memory, and one that ends is replaced.", "1")
@@ -68,7 +60,9 @@ function serve.parser(parser)
     "TensorFlow Serving's: prometheus_config { enable: true path: \"/monitoring/prometheus/metrics\" }."):argname("FILE")
   parser:epilog [[Example:
   mlserve serve --model cancer=models/cancer --rest-port 8501
-  curl http://127.0.0.1:8501/v1/models/cancer]]
+  curl http://127.0.0.1:8501/v1/models/cancer
+TensorFlow Serving's command line works as well:
+  mlserve serve --rest_api_port=8501 --model_name=cancer --model_base_path=/models/cancer]]
 end
 
 -- The server's option `metrics`; nil and a message for a file that is wrong.
@@ -82,18 +76,19 @@ end
 
 -- The models go to nginx's own process: nothing is loaded here.
 local function run_nginx(args)
-  local models = {}
+  local bases = {}
   if args.batching or args.batching_parameters_file then return nil, "--batching and --batching-parameters-file need --transport http", 2 end
+  if args.model_config_file or args.admin then
+    return nil, "--transport nginx has no --model_config_file and no --admin", 2
+  end
   local monitoring, reason = monitoring_of(args)
   if monitoring == nil then return nil, reason, 2 end
   if args.access_log == "-" then return nil, "--access-log - needs --transport http", 2 end
-  for _, model in ipairs(args.model) do
-    if models[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
-    models[model.name] = model.base
-  end
+  for _, model in ipairs(args.model) do bases[model.name] = model.base end
   local ok, message = require("mlserve.serve.transports.nginx_run").run {
     init = {
-      models = models, threads = args.threads, metrics = monitoring, access_log = args.access_log, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+      models = bases, directories = #args.models > 0 and args.models or nil, threads = args.threads, metrics = monitoring, access_log = args.access_log,
+      limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
     },
     nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
   }
@@ -102,10 +97,12 @@ local function run_nginx(args)
 end
 
 function serve.run(args)
+  local ok, message, notices = models.normalise(args)
+  local server, problems, hopeless
+  if not ok then return nil, message, 2 end
   if args.transport == "nginx" then return run_nginx(args) end
-  local seen, problems = {}, {}
-  local server, ok, message
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
+  if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
   if args.batching_parameters_file then
     ok, message = require("mlserve.serve.batching").read(args.batching_parameters_file)
@@ -113,28 +110,25 @@ function serve.run(args)
   end
   local monitoring, reason = monitoring_of(args)
   if monitoring == nil then return nil, reason, 2 end
-  server, message = require("mlserve.serve.server").new {
-    batching = { mode = args.batching, file = args.batching_parameters_file },
-    metrics = monitoring, access_log = args.access_log,
-    rest = {
-      host = args.host, port = not args.no_tcp and args.rest_port, workers = args.workers, unix_socket = args.unix_socket,
-      unix_mode = args.unix_mode, socket_activation = true, max_connections = args.max_connections, max_body = args.max_body,
-      max_buffered = args.max_buffered, max_head = args.max_head, max_fields = args.max_fields, head_timeout = args.head_timeout,
-      body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
-      drain_timeout = args.drain_timeout,
-    },
-    limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+  local given = models.options(args)
+  given.batching = { mode = args.batching, file = args.batching_parameters_file }
+  given.metrics, given.access_log = monitoring, args.access_log
+  given.rest = {
+    host = args.host, port = not args.no_tcp and args.rest_port, workers = args.workers, unix_socket = args.unix_socket,
+    unix_mode = args.unix_mode, socket_activation = true, max_connections = args.max_connections, max_body = args.max_body,
+    max_buffered = args.max_buffered, max_head = args.max_head, max_fields = args.max_fields, head_timeout = args.head_timeout,
+    body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
+    drain_timeout = args.drain_timeout,
   }
+  given.limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil
+  server, message = require("mlserve.serve.server").new(given)
   if not server then return nil, message end
-  for _, model in ipairs(args.model) do
-    if seen[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
-    seen[model.name] = true
-    ok, message = server:add_directory(model.name, model.base)
-    if not ok then problems[#problems + 1] = message end
+  problems, hopeless, message = models.load(server, args)
+  if message then return nil, message end
+  if hopeless then return nil, table.concat(problems, "\n") end
+  for _, list in ipairs { notices, problems } do
+    for _, line in ipairs(list) do io.stderr:write("mlserve serve: ", line, "\n") end
   end
-  -- a bad model does not keep the good ones from being served; the server says which it lacks
-  if #problems == #args.model then return nil, table.concat(problems, "\n") end
-  for _, problem in ipairs(problems) do io.stderr:write("mlserve serve: ", problem, "\n") end
   ok, message = server:run()
   if not ok then return nil, message end
   return 0

@@ -28,6 +28,10 @@ local RULES = {
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
   reload = { type = "function" },
+  scan_interval = { type = "number", min = 0 },
+  warm_up = { type = "integer", min = 0, max = 1000000, default = 1 },
+  retries = { type = "integer", min = 0 },
+  retry_interval = { type = "number", min = 0 },
 }
 
 local REST_RULES = {
@@ -128,18 +132,28 @@ function methods:add_model(name, model, signature, version)
   return self
 end
 
---- Serves the newest version under <base>/<version>/model.onnx.
+--- Serves versions under <base>/<version>/model.onnx: the newest, and newer ones as they appear.
+---@param given? table policy, labels: see repository:add_directory
 ---@return boolean|nil ok
 ---@return string|nil message what could not be served and why; status requests tell it too
-function methods:add_directory(name, base)
-  return self.repository:add_directory(name, base)
+function methods:add_directory(name, base, given)
+  return self.repository:add_directory(name, base, given)
 end
 
---- Serves every model under <base>/<name>/<version>/model.onnx.
+--- Serves every model under <base>/<name>/<version>/model.onnx, and others as they appear.
 ---@return number count
 ---@return table errors
 function methods:add_directories(base)
-  return self.repository:add_directories(base)
+  return self.repository:add_root(base)
+end
+
+--- Serves the models of a configuration file; see mlserve.serve.config.
+---@param path string
+---@param interval? number seconds between looks whether the file has changed; 0: none
+---@return table|nil errors
+---@return string|nil message
+function methods:add_config(path, interval)
+  return self.repository:add_config(path, interval)
 end
 
 --- "http://127.0.0.1:8501" once listening; nil without a TCP port.
@@ -169,6 +183,24 @@ local function announce(self)
   end
 end
 
+-- Follows the directories in the loop of a transport, until that has stopped. After a fork: in the process that serves.
+local function watch(self)
+  local models, transport = self.repository, self.transport
+  local cqueues = require "cqueues"
+  local wake = require("cqueues.condition").new()
+  models.sleep, self.look_now = cqueues.sleep, function() wake:signal() end
+  transport.controller:wrap(function()
+    while not transport.drained do
+      local delay = models:poll()
+      local waiting = models:pollables()
+      waiting[#waiting + 1] = transport.done_condition
+      waiting[#waiting + 1] = wake
+      waiting[#waiting + 1] = delay
+      cqueues.poll((unpack or table.unpack)(waiting)) -- luacheck: ignore
+    end
+  end)
+end
+
 --- Binds the port and says so; `run`, or `step` in a loop of the program's own, then serves.
 ---@return boolean|nil ok
 ---@return string|nil message
@@ -192,25 +224,26 @@ function methods:start()
       return nil, message
     end
     self.transport = transport
+    watch(self)
   end
   announce(self)
   return true
 end
 
---- Reads again what the server was made from: calls the option `reload`, or looks for new versions in every directory. SIGHUP
---- does this while `run` runs.
+--- Reads again what the server was made from: calls the option `reload`, or reads the configuration file and looks at all directories. SIGHUP does this
+--- while `run` runs. What has changed is then loaded by a thread of the process that serves; in one that does not serve, as the parent of several
+--- workers, now.
 ---@return boolean|nil ok
 ---@return string|nil message
 function methods:reload()
-  local repo = self.repository
-  if self.reload_hook then return self.reload_hook(self) end
-  if repo.reload then return repo:reload() end
-  for _, name in ipairs(repo:names()) do
-    local base = repo.models[name].base
-    if base then
-      local ok, message = repo:add_directory(name, base)
-      if not ok then self.log("warn", "reload: " .. message) end
-    end
+  local models = self.repository
+  local ok, message
+  if self.reload_hook then ok, message = self.reload_hook(self) else ok, message = models:reload() end
+  if not ok then return nil, message end
+  if self.look_now then
+    self.look_now()
+  else
+    for _, problem in ipairs(models:load_changes()) do self.log("warn", "reload: " .. problem) end
   end
   return true
 end
@@ -224,6 +257,7 @@ local function work(self, slot, threads, ready)
   ok, message = transport:listen()
   if not ok then return nil, message end
   self.transport = transport
+  watch(self)
   return transport:run { worker = true, ready = ready }
 end
 
@@ -293,20 +327,26 @@ local M = {}
 --- reload = function(server) -> true | nil, message for SIGHUP,
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
 --- batching = mode or table (see mlserve.serve.batching), metrics = false or { path, tensorflow_path } (see mlserve.serve.metrics),
---- access_log = path or "-" for standard output
+--- access_log = path or "-" for standard output, limits (of models, see mlserve.model.load), scan_interval (seconds between looks at the
+--- directories, 0: only at the start), warm_up (times that each warm-up request is run, 0: none), retries and retry_interval (seconds) of versions
+--- that did not load
 ---@return table|nil server
 ---@return string|nil message
 function M.new(given)
   local values = options.check(given, RULES, "mlserve.server")
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
   if rest.port == true then error("mlserve.server: rest: option 'port': integer or false expected, got true", 2) end
+  if values.admin and rest.workers > 1 then error("mlserve.server: option 'admin' needs one worker: each loads for itself only", 2) end
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
+  local log = values.log or default_log
   local models = repository.new {
-    limits = values.limits, prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+    limits = values.limits, admin = values.admin, scan_interval = values.scan_interval, warm_up = values.warm_up, log = log,
+    retries = values.retries, retry_interval = values.retry_interval,
+    prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
   }
   local self = setmetatable({
-    rest = rest, reload_hook = values.reload, log = values.log or default_log, own_log = values.log ~= nil, repository = models,
+    rest = rest, reload_hook = values.reload, log = log, own_log = values.log ~= nil, repository = models,
     app = app.new { compression = compression_of(rest) },
     batching = merging,
   }, mt)
