@@ -54,25 +54,8 @@ local function monitoring_of(args)
   return { tensorflow_path = config.enable and (config.path or true) }
 end
 
--- The models go to nginx's own process: nothing is loaded here.
-local function run_nginx(args)
-  local models = {}
-  for _, model in ipairs(args.model) do
-    if models[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
-    models[model.name] = model.base
-  end
-  local ok, message = require("mlserve.serve.transports.nginx_run").run {
-    init = {
-      models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
-    },
-    nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
-  }
-  if not ok then return nil, message end
-  return 0
-end
-
 function serve.run(args)
-  if args.transport == "nginx" then return run_nginx(args) end
+  if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
   local seen, problems = {}, {}
   local server, ok, message
   if args.threads then require("mlserve.core").set_threads(args.threads) end

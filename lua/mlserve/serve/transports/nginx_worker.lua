@@ -24,13 +24,20 @@ end
 ---@return string|nil message
 function M.list(path) return require("mlserve.core").list_directory(path) end
 
---- Calls a method of a deployed model.
+--- Calls a method of a deployed model. Predictions of a model whose requests are merged meet those of the other threads.
 ---@param handle integer
 ---@param method string
 ---@return any what the method returns
 function M.call(handle, method, ...)
   local servable, message, code = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message, code end
+  if method == "predict_json" and servable:batched() then
+    local job
+    job, message, code = servable:start_json(...)
+    servable:close()
+    if type(job) ~= "userdata" then return job, message, code end
+    return job:text()
+  end
   return close_with(servable, servable[method](servable, ...))
 end
 
@@ -64,14 +71,29 @@ function M.measure(handle)
   return close_with(servable, M.cost(servable))
 end
 
+--- Loads a model file in this state.
+---@return userdata|nil servable
+---@return string|nil message
+---@return string|nil code
+function M.load_here(path, name, version, limits, merging)
+  local model, message, code = require("mlserve").load(path, { limits = limits })
+  if not model then return nil, message, code end
+  local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+  local ok, problem = merging:apply(servable, name, (path:gsub("/[^/]*$", "")))
+  if ok == nil then return nil, problem, "INVALID_ARGUMENT" end
+  return servable
+end
+
 --- Loads a model file, measures it and leaves it deployed for servable_at(handle, true) in the worker's own state.
 ---@return integer|nil handle
 ---@return number|string|nil cost seconds, or why the model could not be loaded
 ---@return integer|string bytes of the measured request, or the code of the failure
-function M.load(path, name, version, limits)
-  local model, message, code = require("mlserve").load(path, { limits = limits })
-  if not model then return nil, message, code end
-  local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
+function M.load(path, name, version, limits, batching)
+  local merging, message, code, servable
+  merging, message = require("mlserve.serve.batching").config(batching)
+  if not merging then return nil, message, "INVALID_ARGUMENT" end
+  servable, message, code = M.load_here(path, name, version, limits, merging)
+  if not servable then return nil, message, code end
   local cost, bytes = M.cost(servable)
   local handle
   handle, message, code = servable:give()
