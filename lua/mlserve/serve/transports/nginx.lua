@@ -72,7 +72,10 @@ local function repository_options(values, pool, merging)
   local given = {
     limits = values.limits, admin = values.admin, warm_up = values.warm_up, retries = values.retries, retry_interval = values.retry_interval,
     scan_interval = values.watch > 0 and values.watch or 0,
-    prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+    prepare = function(servable, name, directory) -- runs the model a few times: in a thread once there are some
+      if not pool:usable() then return merging:apply(servable, name, directory) end
+      return pool:run("merge", servable:handle(), name, directory, values.batching)
+    end,
     log = function(level, message) log(level == "error" and ngx.ERR or level == "warn" and ngx.WARN or ngx.NOTICE, message) end,
   }
   if repository.new().poll then return given end

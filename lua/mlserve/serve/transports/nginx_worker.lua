@@ -41,6 +41,21 @@ function M.call(handle, method, ...)
   return close_with(servable, servable[method](servable, ...))
 end
 
+--- Decides for a deployed model whether its requests are merged.
+---@return boolean|nil ok
+---@return string|nil message
+function M.merge(handle, name, directory, batching)
+  local merging, message = require("mlserve.serve.batching").config(batching)
+  if not merging then return nil, message end
+  local servable
+  servable, message = require("mlserve.core").servable_at(handle)
+  if not servable then return nil, message end
+  local report, problem = merging:apply(servable, name, directory)
+  servable:close()
+  if report == nil then return nil, problem end
+  return true
+end
+
 --- Seconds that the least request of a model takes, and its bytes: the best of a few, so that a busy machine does not make a
 --- cheap model look dear. Also the model's first requests: its buffers are there afterwards.
 ---@param servable userdata
