@@ -130,6 +130,26 @@ describe("models in nginx", function()
     assert.are.same({ [200] = 2, [503] = 2 }, codes)
   end)
 
+  it("merges requests of several clients into one run", function()
+    start('batching = { mode = "always", max_batch_size = 4, batch_timeout_micros = 1000000 },', { main = "thread_pool mlserve threads=8;", server = [[
+      location /stats { content_by_lua_block {
+        ngx.print(require("cjson").encode(require("mlserve.nginx").repository():get("heavy").servable:batch_stats())) } }]] })
+    nginx:expect "model 'heavy' version 1: .- in the thread pool"
+    local request, connections = body(1), {}
+    for i = 1, 4 do
+      connections[i] = raw_http.connect(port)
+      connections[i]:send(("POST /v1/models/heavy:predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"):format(#request, request))
+    end
+    for i = 1, 4 do
+      local response = connections[i]:response(30)
+      assert.are.equal(200, response.status)
+      assert.is_true(math.abs(cjson.decode(response.body).predictions[1][1] - expected "heavy") < 1e-5)
+      connections[i]:close()
+    end
+    local stats = cjson.decode(raw_http.request(port, "GET", "/stats").body)
+    assert.is_true(stats.merged >= 2 and stats.largest >= 2, cjson.encode(stats))
+  end)
+
   it("takes new versions in every worker, keeps the old one when a new one is bad", function()
     local base = process.directory()
     os.execute(string.format("cp -r %s/cheap/1 %s/1; chmod -R a+rX %s", models, base, base))

@@ -74,33 +74,12 @@ local function monitoring_of(args)
   return { tensorflow_path = config.enable and (config.path or true) }
 end
 
--- The models go to nginx's own process: nothing is loaded here.
-local function run_nginx(args)
-  local bases = {}
-  if args.batching or args.batching_parameters_file then return nil, "--batching and --batching-parameters-file need --transport http", 2 end
-  if args.model_config_file or args.admin then
-    return nil, "--transport nginx has no --model_config_file and no --admin", 2
-  end
-  local monitoring, reason = monitoring_of(args)
-  if monitoring == nil then return nil, reason, 2 end
-  if args.access_log == "-" then return nil, "--access-log - needs --transport http", 2 end
-  for _, model in ipairs(args.model) do bases[model.name] = model.base end
-  local ok, message = require("mlserve.serve.transports.nginx_run").run {
-    init = {
-      models = bases, directories = #args.models > 0 and args.models or nil, threads = args.threads, metrics = monitoring, access_log = args.access_log,
-      limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
-    },
-    nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
-  }
-  if not ok then return nil, message end
-  return 0
-end
-
 function serve.run(args)
   local ok, message, notices = models.normalise(args)
   local server, problems, hopeless
   if not ok then return nil, message, 2 end
-  if args.transport == "nginx" then return run_nginx(args) end
+  for _, line in ipairs(notices) do io.stderr:write("mlserve serve: ", line, "\n") end
+  if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
   if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
@@ -126,9 +105,7 @@ function serve.run(args)
   problems, hopeless, message = models.load(server, args)
   if message then return nil, message end
   if hopeless then return nil, table.concat(problems, "\n") end
-  for _, list in ipairs { notices, problems } do
-    for _, line in ipairs(list) do io.stderr:write("mlserve serve: ", line, "\n") end
-  end
+  for _, line in ipairs(problems) do io.stderr:write("mlserve serve: ", line, "\n") end
   ok, message = server:run()
   if not ok then return nil, message end
   return 0

@@ -7,11 +7,12 @@
 --                                deny = { above = 0.9 } } }
 --
 -- Models are loaded by the master before it forks, so workers share their memory; nothing that starts threads is called there.
--- Each worker then looks for new versions on its own, loads them in nginx's thread pool and swaps them in between two requests.
+-- Each worker then looks for new versions on its own, loads them in a thread of the core and swaps them in between two requests.
 -- Models that take long run in the thread pool as well (nginx_pool). As is usual for libraries in nginx, functions return nil
 -- and a message instead of raising when the environment fails; misuse raises.
 
 local app = require "mlserve.serve.app"
+local batching = require "mlserve.serve.batching"
 local features = require "mlserve.serve.transports.nginx_features"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
@@ -22,12 +23,14 @@ local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
 
 local concat, format, gsub, match, sub = table.concat, string.format, string.gsub, string.match, string.sub
-local max = math.max
+local max, min = math.max, math.min
 local ipairs, pairs, pcall, setmetatable, tonumber, tostring, type = ipairs, pairs, pcall, setmetatable, tonumber, tostring, type
 
 local ngx = ngx -- luacheck: ignore
 
 local M = {}
+
+local POLL_MOST = 0.1 -- seconds between looks: the kernel's notices of changes cannot wake nginx
 
 local state -- { repository, app, pool, scores, watch, … } of this Lua VM, made by init
 local new_scorer
@@ -46,6 +49,13 @@ local INIT_RULES = {
   pool_queue = { type = "integer", min = 0, default = 1000 },
   pool_wait = { type = "number", above = 0, default = 10 },
   inline = { type = "integer", min = 0, default = 500 },
+  batching = { type = { "string", "table" } },
+  admin = { type = "boolean", default = false },
+  warm_up = { type = "integer", min = 0 },
+  retries = { type = "integer", min = 0 },
+  retry_interval = { type = "number", min = 0 },
+  config = { type = "string" },
+  config_interval = { type = "number", min = 0, default = 0 },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
 }
@@ -56,31 +66,26 @@ local function log_line(_, message) log(ngx.ERR, message) end
 -- A worker's timer cannot be made before there are workers: the first request to be logged does it.
 local function every_second(f) ngx.timer.every(1, f) end
 
--- Loads a version where this phase allows it without holding up the worker: in the thread pool.
-local function new_loader(pool, limits)
-  return function(path, name, version)
-    local servable, message, code
-    if pool:usable() then
-      local handle, cost, bytes = pool:run("load", path, name, version, limits)
-      if not handle then return nil, cost, bytes end
-      servable, message, code = require("mlserve.core").servable_at(handle, true)
-      if not servable then return nil, message, code end
-      local model = pool:serve(servable)
-      pool:set_cost(model, cost, bytes)
-      return model
-    end
-    local model
-    model, message, code = require("mlserve").load(path, { limits = limits })
-    if not model then return nil, message, code end
-    return pool:serve(model:servable { model = name, version = #version <= 15 and tonumber(version) or nil })
-  end
+-- Options of the repository.
+local function repository_options(values, pool, merging)
+  return {
+    limits = values.limits, admin = values.admin, warm_up = values.warm_up, retries = values.retries, retry_interval = values.retry_interval,
+    scan_interval = values.watch > 0 and values.watch or 0,
+    prepare = function(servable, name, directory) -- runs the model a few times: in a thread once there are some
+      if not pool:usable() then return merging:apply(servable, name, directory) end
+      return pool:run("merge", servable:handle(), name, directory, values.batching)
+    end,
+    log = function(level, message) log(level == "error" and ngx.ERR or level == "warn" and ngx.WARN or ngx.NOTICE, message) end,
+  }
+  return given
 end
 
--- A directory on a slow file system must not hold up the worker either.
-local function new_lister(pool)
-  return function(path)
-    if pool:usable() then return pool:run("list", path) end
-    return require("mlserve.core").list_directory(path)
+-- Puts what the repository has loaded behind the pool; at once after it was loaded, so that no request comes first.
+local function adopt(models, pool)
+  for _, name in ipairs(models:names()) do
+    for _, entry in ipairs(models:versions(name) or {}) do
+      if entry.state == "AVAILABLE" and type(entry.servable) == "userdata" then entry.servable = pool:serve(entry.servable) end
+    end
   end
 end
 
@@ -88,7 +93,9 @@ end
 --- others are served.
 ---@param given table models = { name = base directory | servable }, directories = array of directories of models, scores =
 --- { name = options of `score` }, cors, compression (see mlserve.serve.compress), limits (see mlserve.load), metrics (false: none), access_log
---- = path, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of nginx's thread_pool, pool_states (at most lua_worker_thread_vm_pool_size),
+--- = path, batching (see mlserve.serve.batching), admin, warm_up, retries, retry_interval (see mlserve.serve.repository), config and config_interval:
+--- a configuration file of models, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of nginx's thread_pool,
+--- pool_states (at most lua_worker_thread_vm_pool_size),
 --- pool_queue, pool_wait, inline: microseconds that a request may take in the event loop (500)
 ---@return boolean|nil ok
 ---@return string|nil message
@@ -98,7 +105,9 @@ function M.init(given)
     name = values.pool, states = values.pool_states, queue = values.pool_queue, wait = values.pool_wait,
     inline = values.inline * 1e-6,
   }
-  local models = repository.new { loader = new_loader(pool, values.limits), list = new_lister(pool) }
+  local merging, problem = batching.config(values.batching)
+  if not merging then error("mlserve.nginx.init: batching: " .. problem, 2) end
+  local models = repository.new(repository_options(values, pool, merging))
   local errors = {}
   local has_core, core = pcall(require, "mlserve.core")
   if has_core then core.set_threads(values.threads) end
@@ -109,19 +118,27 @@ function M.init(given)
   end
   for name, source in pairs(values.models or {}) do
     if type(source) == "string" then note(models:add_directory(name, source))
-    else models:add_model(name, pool:serve(source)) end
+    else
+      if type(source) == "userdata" and not source:batched() then merging:apply(source, name) end
+      models:add_model(name, source)
+    end
   end
   for _, base in ipairs(values.directories or {}) do
-    local _, problems = models:add_directories(base)
+    local _, problems = models:add_root(base)
     for _, message in ipairs(problems) do note(nil, message) end
   end
+  if values.config then
+    local problems, message = models:add_config(values.config, values.config_interval)
+    for _, each in ipairs(problems or { message }) do note(nil, each) end
+  end
+  adopt(models, pool)
   state = { repository = models, app = app.new { compression = values.compression }, pool = pool, watch = values.watch, scores = {} }
   state.clock = has_core and core.clock or ngx.now
   for name, each in pairs(values.scores or {}) do
     state.scores[name] = new_scorer(each, format("mlserve.nginx.init: scores.%s", tostring(name)))
   end
   state.app:mount(tfserving.routes(models, { cors = values.cors }))
-  state.app:mount(kserve.routes(models))
+  state.app:mount(kserve.routes(models, { admin = values.admin }))
   local watched, why = metrics.watch(state.app, models, values.metrics, values.access_log, log_line, every_second)
   if not watched then
     errors[#errors + 1] = why
@@ -152,30 +169,31 @@ local function describe(name, entry)
     or state.pool.available and "in the thread pool" or "in the event loop, for want of a thread pool"))
 end
 
---- Looks once for new versions of every model that comes from a directory; the timer of each worker does so.
+--- Looks once for new versions; the timer of each worker does so.
+---@return number seconds until it wants to look again
 function M.poll()
-  local models = state.repository
+  local models, before = state.repository, {}
+  for _, name in ipairs(models:names()) do before[name] = models:get(name) end
+  local delay = models:poll()
+  adopt(models, state.pool)
+  measure_models()
   for _, name in ipairs(models:names()) do
-    local base = models.models[name].base
-    local wanted = base and models:scan(base)
-    if wanted then -- a directory that cannot be read, or is empty, unloads nothing
-      local before = models:get(name)
-      for _, message in ipairs(models:aspire(name, wanted)) do log(ngx.ERR, message) end
-      local after = models:get(name)
-      if after and after ~= before then
-        measure_models()
-        describe(name, after)
-      end
-    end
+    local entry = models:get(name)
+    if entry and entry ~= before[name] then describe(name, entry) end
   end
   state.pool:sweep(models)
+  return min(max(delay, 0.005), state.watch, POLL_MOST)
 end
 
 local function turn(premature)
   if premature then return end
-  local ok, message = pcall(M.poll)
-  if not ok then log(ngx.ERR, "looking for new versions: ", tostring(message)) end
-  ok, message = ngx.timer.at(state.watch, turn)
+  local ok, delay = pcall(M.poll)
+  if not ok then
+    log(ngx.ERR, "looking for new versions: ", tostring(delay))
+    delay = state.watch
+  end
+  local message
+  ok, message = ngx.timer.at(delay, turn)
   if not ok and message ~= "process exiting" then log(ngx.ERR, "no timer, new versions will not be found: ", message) end
 end
 
@@ -192,7 +210,10 @@ local function begin(premature)
     end
   end)
   if not ok then log(ngx.ERR, "measuring models: ", tostring(message)) end
-  if state.watch > 0 then turn() end
+  if state.watch > 0 then
+    models.sleep = ngx.sleep
+    turn()
+  end
 end
 
 --- Begins to measure models and to look for new versions; call it from init_worker_by_lua. Where it was not, the first request

@@ -27,7 +27,7 @@ local MAY_WAIT = { rewrite = true, access = true, content = true, timer = true }
 function M.new(given)
   return setmetatable({
     name = given.name, states = given.states, limit = given.queue, wait = given.wait, inline = given.inline,
-    running = 0, waiting = 0, served = {},
+    running = 0, waiting = 0, served = setmetatable({}, { __mode = "k" }),
   }, mt)
 end
 
@@ -138,8 +138,9 @@ function methods:run(name, ...) return run(self, {}, name, ...) end
 -- models
 
 local model_methods = {}
+local MERGING = { batched = true, batching = true, start_json = true } -- the pool's threads deal with it
 local DIRECT = {
-  signatures = true, model = true, version = true, handle = true, give = true, io = true, max_batch = true, statistics = true,
+  signatures = true, model = true, version = true, handle = true, give = true, io = true, max_batch = true, statistics = true, batch_stats = true,
 }
 
 -- In a thread, or here when there is none.
@@ -175,7 +176,7 @@ local function add_methods(servable)
   for name in pairs(getmetatable(servable).__index) do
     if DIRECT[name] then
       model_methods[name] = function(model, ...) return model.servable[name](model.servable, ...) end
-    elseif not model_methods[name] then
+    elseif not model_methods[name] and not MERGING[name] then
       model_methods[name] = function(model, body, ...)
         if type(body) ~= "string" or #body <= model.inline_bytes then return model.servable[name](model.servable, body, ...) end
         return offload(model, name, body, ...)
@@ -201,7 +202,8 @@ end
 ---@return string|nil warning
 function methods:set_cost(model, cost, bytes)
   model.measured, model.cost = true, cost
-  model.inline_bytes = cost and cost <= self.inline and floor(bytes * self.inline / max(cost, 1e-7)) or -1
+  local merged = model.servable.batched and model.servable:batched() and self.available
+  model.inline_bytes = cost and cost <= self.inline and not merged and floor(bytes * self.inline / max(cost, 1e-7)) or -1
   if model.inline_bytes < 0 and self.available == false then
     return format("%s; requests hold up the worker: %s", cost and format("takes %.3g ms", cost * 1000) or
       format("its time is not known (%s)", tostring(bytes)), self.reason)

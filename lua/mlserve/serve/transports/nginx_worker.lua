@@ -19,19 +19,36 @@ function M.prepare()
   return true
 end
 
---- What is in a directory.
----@return table|nil names
----@return string|nil message
-function M.list(path) return require("mlserve.core").list_directory(path) end
-
---- Calls a method of a deployed model.
+--- Calls a method of a deployed model. Predictions of a model whose requests are merged meet those of the other threads.
 ---@param handle integer
 ---@param method string
 ---@return any what the method returns
 function M.call(handle, method, ...)
   local servable, message, code = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message, code end
+  if method == "predict_json" and servable:batched() then
+    local job
+    job, message, code = servable:start_json(...)
+    servable:close()
+    if type(job) ~= "userdata" then return job, message, code end
+    return job:text()
+  end
   return close_with(servable, servable[method](servable, ...))
+end
+
+--- Decides for a deployed model whether its requests are merged.
+---@return boolean|nil ok
+---@return string|nil message
+function M.merge(handle, name, directory, batching)
+  local merging, message = require("mlserve.serve.batching").config(batching)
+  if not merging then return nil, message end
+  local servable
+  servable, message = require("mlserve.core").servable_at(handle)
+  if not servable then return nil, message end
+  local report, problem = merging:apply(servable, name, directory)
+  servable:close()
+  if report == nil then return nil, problem end
+  return true
 end
 
 --- Seconds that the least request of a model takes, and its bytes: the best of a few, so that a busy machine does not make a
@@ -62,21 +79,6 @@ function M.measure(handle)
   local servable, message = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message end
   return close_with(servable, M.cost(servable))
-end
-
---- Loads a model file, measures it and leaves it deployed for servable_at(handle, true) in the worker's own state.
----@return integer|nil handle
----@return number|string|nil cost seconds, or why the model could not be loaded
----@return integer|string bytes of the measured request, or the code of the failure
-function M.load(path, name, version, limits)
-  local model, message, code = require("mlserve").load(path, { limits = limits })
-  if not model then return nil, message, code end
-  local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
-  local cost, bytes = M.cost(servable)
-  local handle
-  handle, message, code = servable:give()
-  if not handle then return nil, message, code end
-  return handle, cost, bytes
 end
 
 return M
