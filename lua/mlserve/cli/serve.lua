@@ -4,6 +4,8 @@
 local arguments = require "mlserve.cli.arguments"
 local models = require "mlserve.cli.serve_models"
 
+local format = string.format
+
 local serve = { summary = "answer predictions over HTTP" }
 
 serve.description = [[Serves models over HTTP with TensorFlow Serving's REST protocol. Prints its address and, for each

@@ -77,7 +77,6 @@ local function repository_options(values, pool, merging)
     end,
     log = function(level, message) log(level == "error" and ngx.ERR or level == "warn" and ngx.WARN or ngx.NOTICE, message) end,
   }
-  return given
 end
 
 -- Puts what the repository has loaded behind the pool; at once after it was loaded, so that no request comes first.
