@@ -87,8 +87,22 @@ typedef struct ml_request_options {
 /* Instead of ml_request_run: to the servable's batcher. */
 ml_status ml_request_submit(ml_request *request, const ml_request_options *options, ml_error *err);
 ml_status ml_request_wait(ml_request *request, ml_error *err); /* blocks until it is over; its status */
-bool ml_request_over(ml_request *request);
-bool ml_request_cancel(ml_request *request); /* see ml_batcher_cancel */
-bool ml_request_expire(ml_request *request);
+
+/* A request's place in the batcher, for every protocol the same; zeroed before use. */
+typedef struct ml_ticket {
+  ml_servable *servable;   /* retained while it is submitted, else NULL */
+  ml_batch_job job;
+  const ml_view **outputs; /* by graph output, after ml_ticket_wait */
+  ml_view *results;        /* private */
+} ml_ticket;
+ml_ticket *ml_request_ticket(ml_request *request); /* borrowed */
+ml_status ml_ticket_submit(ml_ticket *ticket, ml_servable *servable, const ml_view *inputs, const ml_request_options *options, ml_error *err);
+ml_status ml_ticket_wait(ml_ticket *ticket, ml_error *err);
+bool ml_ticket_over(ml_ticket *ticket);
+bool ml_ticket_cancel(ml_ticket *ticket); /* see ml_batcher_cancel */
+bool ml_ticket_expire(ml_ticket *ticket);
+/* Out of the queue, or after its run; drops the results. The servable is the caller's to release; NULL: it was not submitted. */
+ml_servable *ml_ticket_leave(ml_ticket *ticket);
+void ml_ticket_free(ml_ticket *ticket);   /* its buffers, after it has left */
 
 #endif

@@ -43,13 +43,13 @@ local function hub_of(controller)
   return hub
 end
 
-local function await(job, finished, timeout, closed)
-  local limit = timeout and cqueues.monotime() + timeout
+local function await(job, finished, closed)
+  local timed = job:left() ~= nil
   while not job:done() do
-    local left = limit and limit - cqueues.monotime()
-    if left and left <= 0 then
+    local left = timed and job:left() or nil
+    if left == 0 then
       if job:expire() then return end
-      limit, left = nil, nil -- it has begun: its result comes soon, and nothing is won by leaving
+      timed, left = false, nil -- it has begun: its result comes soon, and nothing is won by leaving
     end
     if closed then
       if cqueues.poll(finished, closed, left) == closed then
@@ -62,12 +62,12 @@ local function await(job, finished, timeout, closed)
   end
 end
 
-local function in_cqueues(controller, servable, body, signature, request)
+-- start: "start_json" or "start_infer", whose arguments are what, the port's, and names
+local function in_cqueues(controller, start, servable, request, body, what, names)
   local hub, message, code = hub_of(controller)
   if not hub then return nil, message, code end
-  local timeout = request and request.timeout
   local job
-  job, message, code = servable:start_json(body, signature, hub.port, timeout, request and request.priority)
+  job, message, code = servable[start](servable, body, what, hub.port, request and request.timeout, request and request.priority, names)
   if type(job) ~= "userdata" then return job, message, code end
   local id, finished = job:id(), condition.new()
   hub.waiting[id], hub.pending = finished, hub.pending + 1
@@ -75,7 +75,7 @@ local function in_cqueues(controller, servable, body, signature, request)
     hub.running = true
     controller:wrap(dispatch, hub)
   end
-  await(job, finished, timeout, request and request.closed)
+  await(job, finished, request and request.closed)
   hub.waiting[id], hub.pending = nil, hub.pending - 1
   if hub.pending == 0 then hub.idle:signal() end
   return job:text()
@@ -87,19 +87,19 @@ end
 local YIELDABLE = { rewrite = true, access = true, content = true }
 local warned
 
-local function in_nginx(servable, body, signature, request)
+local function in_nginx(start, servable, request, body, what, names)
   local run = ngx.run_worker_thread
   if run and YIELDABLE[ngx.get_phase()] then
-    local handle = servable:handle()
-    local ok, text, message, code = run(M.thread_pool, "mlserve.serve.worker", "predict_json", handle, body, signature,
-      request and request.timeout, request and request.priority)
+    local ok, text, message, code = run(M.thread_pool, "mlserve.serve.worker", start, servable:handle(), body, what,
+      request and request.timeout, request and request.priority, names)
     if ok then return text, message, code end
     if not warned then
       warned = true
-      ngx.log(ngx.WARN, "mlserve: models run in the event loop: ", tostring(text))
+      ngx.log(ngx.WARN, "mlserve: costly models run in the event loop: ", tostring(text))
     end
   end
-  return servable:predict_json(body, signature)
+  if start == "start_infer" then return servable:infer(body, what, names) end
+  return servable:predict_json(body, what)
 end
 
 ---------------------------------------------------------------------------------------------------------------------------
@@ -111,6 +111,15 @@ local function find_controller()
     cqueues, condition = module, require "cqueues.condition"
   end
   return (cqueues.running())
+end
+
+local function elsewhere(start, servable, request, body, what, names)
+  if ngx then return in_nginx(start, servable, request, body, what, names) end
+  local controller = find_controller()
+  if controller then return in_cqueues(controller, start, servable, request, body, what, names) end
+  local job, message, code = servable[start](servable, body, what, nil, request and request.timeout, request and request.priority, names)
+  if type(job) ~= "userdata" then return job, message, code end
+  return job:text()
 end
 
 --- Answers a predict request of TensorFlow Serving's REST protocol.
@@ -125,12 +134,23 @@ function M.predict_json(entry, body, request, signature)
   local servable = entry.servable
   local batched = servable.batched
   if not batched or not batched(servable) then return servable:predict_json(body, signature) end
-  if ngx then return in_nginx(servable, body, signature, request) end
-  local controller = find_controller()
-  if controller then return in_cqueues(controller, servable, body, signature, request) end
-  local job, message, code = servable:start_json(body, signature, nil, request and request.timeout, request and request.priority)
-  if type(job) ~= "userdata" then return job, message, code end
-  return job:text()
+  return elsewhere("start_json", servable, request, body, signature)
+end
+
+--- Answers an infer request of KServe's v2 protocol, whose own parameters `timeout` and `priority` count for more than the request's.
+---@param entry table of the repository
+---@param body string
+---@param request? table timeout, priority, closed
+---@param json_size? number how much of the body is JSON; default: all
+---@param names? table model, version: what the response calls the model
+---@return string|nil body
+---@return table|string|nil headers nil when the answer is JSON only; message when there is no body
+---@return string|nil code
+function M.infer(entry, body, request, json_size, names)
+  local servable = entry.servable
+  local batched = servable.batched
+  if not batched or not batched(servable) then return servable:infer(body, json_size, names) end
+  return elsewhere("start_infer", servable, request, body, json_size, names)
 end
 
 return M
