@@ -47,7 +47,7 @@ struct ml_servable {
   ml_statistics *statistics;
   const char **features, **classes;
   size_t n_features, n_classes;
-  ml_batcher *batcher;   /* set once, before it is shared; NULL: requests run where they are read */
+  _Atomic(ml_batcher *) batcher; /* set once; NULL: requests run where they are read */
   pthread_mutex_t mutex; /* of the pool */
   ml_request *idle;
   size_t n_idle;
@@ -726,12 +726,12 @@ ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err) {
   pthread_mutex_lock(&servable->mutex);
   bool set = servable->batcher == NULL;
-  if (set) servable->batcher = batcher;
+  if (set) atomic_store_explicit(&servable->batcher, batcher, memory_order_release);
   pthread_mutex_unlock(&servable->mutex);
   return set ? ML_OK : ml_fail(err, ML_FAILED_PRECONDITION, "batching of model '%s' is set already", servable->model);
 }
 
-ml_batcher *ml_servable_batcher(const ml_servable *servable) { return servable->batcher; }
+ml_batcher *ml_servable_batcher(const ml_servable *servable) { return atomic_load_explicit(&servable->batcher, memory_order_acquire); }
 
 ml_status ml_ticket_submit(ml_ticket *t, ml_servable *s, const ml_view *inputs, const ml_request_options *options, ml_error *err) {
   if (!s->batcher) return ml_fail(err, ML_FAILED_PRECONDITION, "model '%s' has no batcher", s->model);

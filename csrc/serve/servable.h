@@ -73,8 +73,7 @@ ml_status ml_request_run(ml_request *request, ml_error *err); /* on this thread 
 ml_status ml_request_encode_json(ml_request *request, ml_json_writer *out, ml_error *err); /* after run or wait */
 void ml_request_free(ml_request *request); /* NULL allowed; one that was submitted leaves the queue, or its run is waited for */
 
-/* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once, before other threads use the
- * servable. */
+/* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once. */
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err);
 ml_batcher *ml_servable_batcher(const ml_servable *servable); /* borrowed; NULL: none */
 

@@ -313,11 +313,16 @@ describe("execute", function()
   end)
 
   it("is reached by handle from other Lua states", function()
-    local worker = require "mlserve.serve.worker"
+    local worker = require "mlserve.serve.transports.nginx_worker"
     local model = servable(summing(), { mode = "always" })
-    assert.are.same({ { 6 } }, predictions(worker.start_json(model:handle(), body { 1, 2, 3 })))
+    assert.are.same({ { 6 } }, predictions(worker.call(model:handle(), "predict_json", body { 1, 2, 3 })))
     assert.are.equal(1, model:batch_stats().jobs)
-    assert.are.equal("NOT_FOUND", select(3, worker.start_json(4711, "")))
+    local text = worker.call(model:handle(), "infer", cjson.encode {
+      inputs = { { name = "x", datatype = "FP32", shape = { 1, 3 }, data = { 1, 2, 4 } } },
+    }, nil, { model = "name", version = "7" })
+    assert.are.same({ "name", { 7 } }, { cjson.decode(text).model_name, cjson.decode(text).outputs[1].data })
+    assert.are.equal(2, model:batch_stats().jobs)
+    assert.are.equal("NOT_FOUND", select(3, worker.call(4711, "predict_json", "")))
   end)
 end)
 

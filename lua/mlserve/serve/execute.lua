@@ -1,17 +1,15 @@
 --- Runs models for requests: the one place through which protocols reach a servable.
 --
 -- A cheap model runs here and now. The requests of others go to the servable's threads (mlserve.serve.batching decides which),
--- and this coroutine waits: in the stand-alone server for an eventfd that cqueues polls, in nginx for a thread of its pool, and
--- elsewhere by blocking. A request's fields `timeout` (seconds that it may stay in the queue), `priority` (1 is served before 2;
--- 100 when it has none) and `closed` (a cqueues condition: nobody wants the answer any more) are honoured when they are there.
+-- and this coroutine waits for an eventfd that cqueues polls; without an event loop of cqueues the caller blocks (in nginx that is
+-- a thread of its pool: transports.nginx_pool). A request's fields `timeout` (seconds that it may stay in the queue), `priority`
+-- (1 is served before 2; 100 when it has none) and `closed` (a cqueues condition: nobody wants the answer any more) are honoured
+-- when they are there.
 
 local ngx = _G.ngx
-local pcall, setmetatable, tostring, type = pcall, setmetatable, tostring, type
+local pcall, setmetatable, type = pcall, setmetatable, type
 
 local M = {}
-
---- Name of nginx's thread pool (directive `thread_pool`).
-M.thread_pool = "mlserve"
 
 ---------------------------------------------------------------------------------------------------------------------------
 -- cqueues: one port per controller; one coroutine hears what has finished and wakes whom it concerns
@@ -82,27 +80,6 @@ local function in_cqueues(controller, start, servable, request, body, what, name
 end
 
 ---------------------------------------------------------------------------------------------------------------------------
--- nginx
-
-local YIELDABLE = { rewrite = true, access = true, content = true }
-local warned
-
-local function in_nginx(start, servable, request, body, what, names)
-  local run = ngx.run_worker_thread
-  if run and YIELDABLE[ngx.get_phase()] then
-    local ok, text, message, code = run(M.thread_pool, "mlserve.serve.worker", start, servable:handle(), body, what,
-      request and request.timeout, request and request.priority, names)
-    if ok then return text, message, code end
-    if not warned then
-      warned = true
-      ngx.log(ngx.WARN, "mlserve: costly models run in the event loop: ", tostring(text))
-    end
-  end
-  if start == "start_infer" then return servable:infer(body, what, names) end
-  return servable:predict_json(body, what)
-end
-
----------------------------------------------------------------------------------------------------------------------------
 
 local function find_controller()
   if not cqueues then
@@ -114,8 +91,7 @@ local function find_controller()
 end
 
 local function elsewhere(start, servable, request, body, what, names)
-  if ngx then return in_nginx(start, servable, request, body, what, names) end
-  local controller = find_controller()
+  local controller = not ngx and find_controller()
   if controller then return in_cqueues(controller, start, servable, request, body, what, names) end
   local job, message, code = servable[start](servable, body, what, nil, request and request.timeout, request and request.priority, names)
   if type(job) ~= "userdata" then return job, message, code end

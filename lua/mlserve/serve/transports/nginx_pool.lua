@@ -137,7 +137,7 @@ function methods:run(name, ...) return run(self, {}, name, ...) end
 ---------------------------------------------------------------------------------------------------------------------------
 -- models
 
-local model_methods = {}
+local model_methods = { batched = function() return false end } -- for mlserve.serve.execute: where a request runs is decided here
 local DIRECT = {
   signatures = true, model = true, version = true, handle = true, give = true, io = true, max_batch = true, statistics = true,
 }

@@ -24,6 +24,15 @@ end
 ---@return string|nil message
 function M.list(path) return require("mlserve.core").list_directory(path) end
 
+-- Through the model's batcher, where requests of other threads join this one.
+local function submit(start, servable, body, what, names)
+  local job, message, code = servable[start](servable, body, what, nil, nil, nil, names)
+  if type(job) ~= "userdata" then return job, message, code end
+  return job:text()
+end
+
+local MERGED = { predict_json = "start_json", infer = "start_infer" }
+
 --- Calls a method of a deployed model.
 ---@param handle integer
 ---@param method string
@@ -31,6 +40,8 @@ function M.list(path) return require("mlserve.core").list_directory(path) end
 function M.call(handle, method, ...)
   local servable, message, code = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message, code end
+  local start = MERGED[method]
+  if start and servable:batched() then return close_with(servable, submit(start, servable, ...)) end
   return close_with(servable, servable[method](servable, ...))
 end
 
