@@ -12,6 +12,7 @@
 -- and a message instead of raising when the environment fails; misuse raises.
 
 local app = require "mlserve.serve.app"
+local batching = require "mlserve.serve.batching"
 local features = require "mlserve.serve.transports.nginx_features"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
@@ -46,6 +47,7 @@ local INIT_RULES = {
   pool_queue = { type = "integer", min = 0, default = 1000 },
   pool_wait = { type = "number", above = 0, default = 10 },
   inline = { type = "integer", min = 0, default = 500 },
+  batching = { type = { "string", "table" } },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
 }
@@ -61,7 +63,7 @@ local function new_loader(pool, limits)
   return function(path, name, version)
     local servable, message, code
     if pool:usable() then
-      local handle, cost, bytes = pool:run("load", path, name, version, limits)
+      local handle, cost, bytes = pool:run("load", path, name, version, limits, pool.inline, pool.batching:options(name))
       if not handle then return nil, cost, bytes end
       servable, message, code = require("mlserve.core").servable_at(handle, true)
       if not servable then return nil, message, code end
@@ -89,12 +91,15 @@ end
 ---@param given table models = { name = base directory | servable }, directories = array of directories of models, scores =
 --- { name = options of `score` }, cors, compression (see mlserve.serve.compress), limits (see mlserve.load), metrics (false: none), access_log
 --- = path, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of nginx's thread_pool, pool_states (at most lua_worker_thread_vm_pool_size),
---- pool_queue, pool_wait, inline: microseconds that a request may take in the event loop (500)
+--- pool_queue, pool_wait, inline: microseconds that a request may take in the event loop (500), batching (see mlserve.serve.batching)
 ---@return boolean|nil ok
 ---@return string|nil message
 function M.init(given)
   local values = options.check(given, INIT_RULES, "mlserve.nginx.init")
+  local merging, problem = batching.config(values.batching)
+  if not merging then return nil, problem end
   local pool = nginx_pool.new {
+    batching = merging,
     name = values.pool, states = values.pool_states, queue = values.pool_queue, wait = values.pool_wait,
     inline = values.inline * 1e-6,
   }

@@ -23,10 +23,10 @@ local MAY_WAIT = { rewrite = true, access = true, content = true, timer = true }
 
 --- The pool of one worker process.
 ---@param given table name: of nginx's thread_pool; states: tasks at a time; queue: requests that may wait; wait: seconds they
---- may; inline: seconds a request may take in the event loop
+--- may; inline: seconds a request may take in the event loop; batching: configuration of mlserve.serve.batching
 function M.new(given)
   return setmetatable({
-    name = given.name, states = given.states, limit = given.queue, wait = given.wait, inline = given.inline,
+    batching = given.batching, name = given.name, states = given.states, limit = given.queue, wait = given.wait, inline = given.inline,
     running = 0, waiting = 0, served = {},
   }, mt)
 end
@@ -215,7 +215,7 @@ function methods:measure(model)
   local cost, bytes
   if self:usable() then
     model.number = model.number or model.servable:handle()
-    cost, bytes = self:run("measure", model.number)
+    cost, bytes = self:run("measure", model.number, self.inline, self.batching and self.batching:options(model.servable:model()))
   else
     cost, bytes = require(WORKER).cost(model.servable)
   end

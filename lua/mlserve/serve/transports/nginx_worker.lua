@@ -3,6 +3,8 @@
 -- A state of the pool shares nothing with the worker's own but numbers and strings: models go by their handle in the core's
 -- registry. nginx requires this module in its event loop, so everything that takes time to load is required when it is used.
 
+local pcall, type = pcall, type
+
 local M = {}
 
 local MEASURE_BODY = 4 * 1024 * 1024 -- bytes of the largest body that is made up to measure a model
@@ -68,23 +70,36 @@ function M.cost(servable)
   return best, #body
 end
 
---- The cost of a deployed model.
-function M.measure(handle)
+-- A model that goes to the pool gets a batcher, where the requests of the pool's threads meet; what was made up for the measurement
+-- tells whether they may be merged (mlserve.serve.batching).
+local function merge(servable, cost, inline, options)
+  if not options or servable:batched() or cost and cost <= inline then return end
+  options.inline_below = 0
+  pcall(servable.batching, servable, options) -- another worker thread may have been first
+end
+
+--- The cost of a deployed model. `inline` and `options`: see `load`.
+function M.measure(handle, inline, options)
   local servable, message = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message end
-  return close_with(servable, M.cost(servable))
+  local cost, bytes = M.cost(servable)
+  merge(servable, cost, inline, options)
+  return close_with(servable, cost, bytes)
 end
 
 --- Loads a model file, measures it and leaves it deployed for servable_at(handle, true) in the worker's own state.
+---@param inline? number seconds that a request may take in the event loop: with them a model that takes longer gets a batcher
+---@param options? table of servable:batching
 ---@return integer|nil handle
 ---@return number|string|nil cost seconds, or why the model could not be loaded
 ---@return integer|string bytes of the measured request, or the code of the failure
-function M.load(path, name, version, limits)
+function M.load(path, name, version, limits, inline, options)
   local model, message, code = require("mlserve").load(path, { limits = limits })
   if not model then return nil, message, code end
   local servable = model:servable { model = name, version = #version <= 15 and tonumber(version) or nil }
   local cost, bytes = M.cost(servable)
   local handle
+  merge(servable, cost, inline, options)
   handle, message, code = servable:give()
   if not handle then return nil, message, code end
   return handle, cost, bytes
