@@ -206,9 +206,9 @@ test-asan: ## C units and specs under AddressSanitizer and UndefinedBehaviorSani
 	@$(MAKE) BUILD=build-asan CFLAGS="$(ASAN)" OPT= all c-tests
 	@BUILD=build-asan SANITIZER=address build-aux/test.sh c lua5.4 luajit
 # OpenBLAS is not instrumented: left out, so that only our own threads are looked at.
-test-tsan: ## thread pool, shared programs and sessions under ThreadSanitizer
-	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi)
-	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi" build-aux/test.sh c
+test-tsan: ## thread pool, shared programs and sessions, batcher under ThreadSanitizer
+	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi batcher)
+	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi batcher" build-aux/test.sh c
 
 # Left out: clang calls NULL + 0 an overflow, which is how an empty tensor looks.
 FUZZ_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=undefined,float-cast-overflow -fno-sanitize=pointer-overflow

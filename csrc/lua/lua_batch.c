@@ -3,14 +3,17 @@
  *     inline_below (µs), max_batch_size, max_execution_batch_size, batch_timeout_micros, max_enqueued_batches, num_batch_threads,
  *     allowed_batch_sizes, pad_variable_length_inputs, enable_large_batch_splitting. report: { threads, merge, exact, run_us, reason }
  *   servable:start_json(body[, signature[, port[, timeout[, priority]]]]) -> text | nil, message, code | job
+ *   servable:start_infer(body[, json_size[, port[, timeout[, priority[, { model, version }]]]]]) -> body, headers | nil, message, code | job
  *   servable:batched() -> boolean: do its requests go to threads?   servable:batch_stats() -> table | nil
  * core.batch_port() -> port: :pollfd() :events() :timeout() for cqueues.poll, :take() -> id of a job that is over | nil
- * job:id()  job:done()  job:text() -> text | nil, message, code (blocks until it is over)  job:cancel()  job:expire() -> boolean */
+ * job:id()  job:done()  job:text() -> what predict_json or infer return (blocks until it is over)  job:cancel() -> boolean  job:expire() -> boolean
+ * job:left() -> seconds until its deadline | nil */
 #include <string.h>
 #include "base/cpu.h"
 #include "lua/lua_core.h"
 #include "lua/lua_servable.h"
 #include "serve/probe.h"
+#include "serve/statistics.h"
 
 #define PORT "mlserve.batch_port"
 #define JOB "mlserve.batch_job"
@@ -70,21 +73,43 @@ static int port_take(lua_State *L)
 }
 
 /* ---- job ---- */
-typedef struct job_box { ml_request *request; uint64_t id; ml_json_writer out; } job_box;
+typedef struct job_box {
+  ml_request *request; /* one of the two */
+  ml_infer *infer;
+  uint64_t id;
+  int kept;            /* reference on what infer borrows, or LUA_NOREF */
+  ml_json_writer out;
+} job_box;
 
 static job_box *check_job(lua_State *L)
 {
   job_box *box = luaL_checkudata(L, 1, JOB);
-  luaL_argcheck(L, box->request != NULL, 1, "the job has been taken");
+  luaL_argcheck(L, box->request || box->infer, 1, "the job has been taken");
   return box;
+}
+
+static ml_ticket *check_ticket(lua_State *L)
+{
+  job_box *box = check_job(L);
+  return box->request ? ml_request_ticket(box->request) : ml_infer_ticket(box->infer);
+}
+
+/* Its buffers serve the next one, without waiting for the collector. */
+static void forget(lua_State *L, job_box *box)
+{
+  ml_request_free(box->request);
+  ml_infer_free(box->infer);
+  box->request = NULL;
+  box->infer = NULL;
+  luaL_unref(L, LUA_REGISTRYINDEX, box->kept);
+  box->kept = LUA_NOREF;
 }
 
 static int job_close(lua_State *L)
 {
   job_box *box = luaL_checkudata(L, 1, JOB);
-  ml_request_free(box->request);
+  forget(L, box);
   ml_json_writer_free(&box->out);
-  box->request = NULL;
   return 0;
 }
 
@@ -96,66 +121,117 @@ static int job_id(lua_State *L)
 
 static int job_done(lua_State *L)
 {
-  lua_pushboolean(L, ml_request_over(check_job(L)->request));
+  lua_pushboolean(L, ml_ticket_over(check_ticket(L)));
   return 1;
 }
 
 static int job_cancel(lua_State *L)
 {
-  lua_pushboolean(L, ml_request_cancel(check_job(L)->request));
+  lua_pushboolean(L, ml_ticket_cancel(check_ticket(L)));
   return 1;
 }
 
 static int job_expire(lua_State *L)
 {
-  lua_pushboolean(L, ml_request_expire(check_job(L)->request));
+  lua_pushboolean(L, ml_ticket_expire(check_ticket(L)));
+  return 1;
+}
+
+static int job_left(lua_State *L)
+{
+  uint64_t deadline = check_ticket(L)->job.deadline_ns, now = ml_clock_ns();
+  if (deadline == 0) return 0;
+  lua_pushnumber(L, deadline > now ? (lua_Number)(deadline - now) / 1e9 : 0);
   return 1;
 }
 
 static int job_text(lua_State *L)
 {
   job_box *box = check_job(L);
+  size_t json = ML_INFER_JSON;
   ml_error err;
-  ml_status status = ml_request_wait(box->request, &err);
-  if (status == ML_OK) status = ml_request_encode_json(box->request, &box->out, &err);
-  ml_request_free(box->request); /* its buffers serve the next one, without waiting for the collector */
-  box->request = NULL;
-  if (status == ML_OK) lua_pushlstring(L, box->out.text, box->out.length);
+  ml_status status;
+  if (box->infer) {
+    status = ml_infer_finish(box->infer, &box->out, &json, &err);
+  } else {
+    status = ml_request_wait(box->request, &err);
+    if (status == ML_OK) status = ml_request_encode_json(box->request, &box->out, &err);
+  }
+  bool infer = box->infer != NULL;
+  forget(L, box);
+  if (status == ML_OK && infer) ml__lua_push_inferred(L, &box->out, json);
+  else if (status == ML_OK) lua_pushlstring(L, box->out.text, box->out.length);
   ml_json_writer_free(&box->out);
-  return status == ML_OK ? 1 : ml__lua_fail(L, &err);
+  return status != ML_OK ? ml__lua_fail(L, &err) : infer ? 2 : 1;
 }
 
 /* ---- of a servable ---- */
-int ml__lua_servable_start_json(lua_State *L)
+/* (…, port, timeout, priority) at index into a new job, which is left on the stack. */
+static job_box *new_job(lua_State *L, int index, ml_request_options *options)
 {
-  ml_servable *servable = ml__lua_check_servable(L, 1);
-  if (!ml_servable_batcher(servable)) {
-    lua_settop(L, 3);
-    return ml__lua_servable_predict_json(L);
-  }
-  size_t size;
-  const char *body = luaL_checklstring(L, 2, &size), *signature = luaL_optstring(L, 3, NULL);
-  port_box *port = lua_isnoneornil(L, 4) ? NULL : check_port(L, 4);
-  double timeout = luaL_optnumber(L, 5, 0);
-  int64_t priority = ml__lua_opt_int(L, 6, 0);
-  luaL_argcheck(L, timeout >= 0 && timeout <= 1e9, 5, "seconds expected");
-  luaL_argcheck(L, priority >= 0 && priority <= UINT32_MAX, 6, "a priority, 1 or more, expected");
-  ml_request_options options = { .priority = (uint32_t)priority };
-  if (timeout > 0) options.deadline_ns = ml_clock_ns() + (uint64_t)(timeout * 1e9);
+  port_box *port = lua_isnoneornil(L, index) ? NULL : check_port(L, index);
+  double timeout = luaL_optnumber(L, index + 1, 0);
+  int64_t priority = ml__lua_opt_int(L, index + 2, 0);
+  luaL_argcheck(L, timeout >= 0 && timeout <= 1e9, index + 1, "seconds expected");
+  luaL_argcheck(L, priority >= 0 && priority <= UINT32_MAX, index + 2, "a priority, 1 or more, expected");
+  *options = (ml_request_options){ .priority = (uint32_t)priority };
+  if (timeout > 0) options->deadline_ns = ml_clock_ns() + (uint64_t)(timeout * 1e9);
   job_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = (job_box){ 0 };
+  *box = (job_box){ .kept = LUA_NOREF };
   ml_json_writer_init(&box->out);
   luaL_setmetatable(L, JOB);
   if (port) {
-    options.port = port->port;
-    options.id = box->id = ++port->last;
+    options->port = port->port;
+    options->id = box->id = ++port->last;
   }
+  return box;
+}
+
+int ml__lua_servable_start_json(lua_State *L)
+{
+  ml_servable *servable = ml__lua_check_servable(L, 1);
+  ml_request_options options;
   ml_error err;
+  size_t size;
+  if (!ml_servable_batcher(servable)) return ml__lua_servable_predict_json(L);
+  const char *body = luaL_checklstring(L, 2, &size), *signature = luaL_optstring(L, 3, NULL);
+  job_box *box = new_job(L, 4, &options);
   ml_status status = ml_request_decode_json(servable, body, size, signature, &box->request, &err);
   if (status == ML_OK) status = ml_request_submit(box->request, &options, &err);
   if (status == ML_OK) return 1;
-  ml_request_free(box->request);
-  box->request = NULL;
+  forget(L, box);
+  return ml__lua_fail(L, &err);
+}
+
+int ml__lua_servable_start_infer(lua_State *L)
+{
+  ml_servable *servable = ml__lua_check_servable(L, 1);
+  ml_request_options options;
+  ml_error err;
+  size_t size;
+  lua_settop(L, 7);
+  ml_infer_options names = ml__lua_infer_options(L, 7);
+  if (!ml_servable_batcher(servable)) {
+    lua_pushvalue(L, 7);
+    lua_replace(L, 4);
+    return ml__lua_servable_infer(L);
+  }
+  const char *body = luaL_checklstring(L, 2, &size);
+  size_t json = ml__lua_check_json_size(L, 3);
+  job_box *box = new_job(L, 4, &options);
+  lua_createtable(L, 3, 0);
+  lua_pushvalue(L, 2);
+  lua_rawseti(L, -2, 1);
+  lua_pushstring(L, names.model);
+  lua_rawseti(L, -2, 2);
+  lua_pushstring(L, names.version);
+  lua_rawseti(L, -2, 3);
+  box->kept = luaL_ref(L, LUA_REGISTRYINDEX);
+  ml_status status = ml_infer_decode(servable, body, size, json, &names, &box->infer, &err);
+  if (status == ML_OK) status = ml_infer_submit(box->infer, &options, &err);
+  else ml_statistics_failure(ml_servable_statistics(servable), 0);
+  if (status == ML_OK) return 1;
+  forget(L, box);
   return ml__lua_fail(L, &err);
 }
 
@@ -268,7 +344,7 @@ void ml__lua_open_batch(lua_State *L)
 {
   static const luaL_Reg port_methods[] = {
     { "pollfd", port_pollfd }, { "events", port_events }, { "timeout", port_timeout }, { "take", port_take }, { "close", port_close }, { NULL, NULL } };
-  static const luaL_Reg job_methods[] = { { "id", job_id }, { "done", job_done }, { "text", job_text }, { "cancel", job_cancel },
+  static const luaL_Reg job_methods[] = { { "id", job_id }, { "done", job_done }, { "text", job_text }, { "left", job_left }, { "cancel", job_cancel },
                                           { "expire", job_expire }, { "close", job_close }, { NULL, NULL } };
   static const luaL_Reg functions[] = { { "batch_port", new_port }, { NULL, NULL } };
   ml__lua_class(L, PORT, port_methods, port_close, NULL);

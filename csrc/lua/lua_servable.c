@@ -8,12 +8,11 @@
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
  *   :give() -> integer: the same, but it stays deployed for servable_at(handle, true) to take; this object is closed
- *   :start_json, :batching, :batched and :batch_stats: see lua_batch.c
+ *   :start_json, :start_infer, :batching, :batched and :batch_stats: see lua_batch.c
  * core.servable_at(handle[, take]) -> mlserve.servable | nil, message, code; take: the handle is no longer deployed */
 #include <string.h>
 #include "lua/lua_core.h"
 #include "serve/examples.h"
-#include "serve/infer.h"
 #include "lua/lua_servable.h"
 #include "serve/registry.h"
 
@@ -208,7 +207,7 @@ int ml__lua_servable_predict_json(lua_State *L)
 }
 
 /* What { model, version } at index says; strings belong to the table. */
-static ml_infer_options infer_options(lua_State *L, int index)
+ml_infer_options ml__lua_infer_options(lua_State *L, int index)
 {
   static const char *const known[] = { "model", "version", NULL };
   if (lua_isnoneornil(L, index)) return (ml_infer_options){ 0 };
@@ -217,30 +216,40 @@ static ml_infer_options infer_options(lua_State *L, int index)
   return (ml_infer_options){ ml__lua_opt_string_field(L, index, "model", NULL), ml__lua_opt_string_field(L, index, "version", NULL) };
 }
 
-static int servable_infer(lua_State *L)
+int ml__lua_push_inferred(lua_State *L, const ml_json_writer *out, size_t json)
+{
+  lua_pushlstring(L, out->text, out->length);
+  lua_pushnil(L);
+  if (json != ML_INFER_JSON) {
+    lua_createtable(L, 0, 2);
+    lua_pushliteral(L, "application/octet-stream");
+    lua_setfield(L, -2, "content-type");
+    lua_pushfstring(L, "%d", (int)json);
+    lua_setfield(L, -2, "inference-header-content-length");
+    lua_replace(L, -2);
+  }
+  return 2;
+}
+
+size_t ml__lua_check_json_size(lua_State *L, int index)
+{
+  int64_t given = lua_isnoneornil(L, index) ? -1 : ml__lua_check_int(L, index);
+  luaL_argcheck(L, given >= 0 || lua_isnoneornil(L, index), index, "a size expected");
+  return given < 0 ? ML_INFER_JSON : (size_t)given;
+}
+
+int ml__lua_servable_infer(lua_State *L)
 {
   servable_box *box = check_box(L, 1);
   size_t size, json = ML_INFER_JSON;
   const char *body = luaL_checklstring(L, 2, &size);
-  int64_t given = lua_isnoneornil(L, 3) ? -1 : ml__lua_check_int(L, 3);
-  luaL_argcheck(L, given >= 0 || lua_isnoneornil(L, 3), 3, "a size expected");
-  ml_infer_options options = infer_options(L, 4);
+  size_t given = ml__lua_check_json_size(L, 3);
+  ml_infer_options options = ml__lua_infer_options(L, 4);
   ml_error err;
   box->out.length = 0;
   box->out.status = ML_OK;
-  ml_status status = ml_servable_infer(box->servable, body, size, given < 0 ? ML_INFER_JSON : (size_t)given, &options, &box->out, &json, &err);
-  if (status == ML_OK) {
-    lua_pushlstring(L, box->out.text, box->out.length);
-    lua_pushnil(L);
-    if (json != ML_INFER_JSON) {
-      lua_createtable(L, 0, 2);
-      lua_pushliteral(L, "application/octet-stream");
-      lua_setfield(L, -2, "content-type");
-      lua_pushfstring(L, "%d", (int)json);
-      lua_setfield(L, -2, "inference-header-content-length");
-      lua_replace(L, -2);
-    }
-  }
+  ml_status status = ml_servable_infer(box->servable, body, size, given, &options, &box->out, &json, &err);
+  if (status == ML_OK) ml__lua_push_inferred(L, &box->out, json);
   if (box->out.capacity > KEPT_TEXT || box->out.status != ML_OK) ml_json_writer_free(&box->out);
   return status == ML_OK ? 2 : ml__lua_fail(L, &err);
 }
@@ -248,7 +257,7 @@ static int servable_infer(lua_State *L)
 static int servable_statistics(lua_State *L)
 {
   servable_box *box = check_box(L, 1);
-  ml_infer_options options = infer_options(L, 2);
+  ml_infer_options options = ml__lua_infer_options(L, 2);
   box->out.length = 0;
   box->out.status = ML_OK;
   ml_servable_put_statistics(box->servable, &options, &box->out);
@@ -401,7 +410,8 @@ void ml__lua_open_servable(lua_State *L)
       {"batching", ml__lua_servable_batching},
       {"batched", ml__lua_servable_batched},
       {"batch_stats", ml__lua_servable_batch_stats},
-      {"infer", servable_infer},
+      {"infer", ml__lua_servable_infer},
+      {"start_infer", ml__lua_servable_start_infer},
       {"statistics", servable_statistics},
       {"max_batch", servable_max_batch},
       {"io", servable_io},

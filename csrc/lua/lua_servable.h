@@ -2,15 +2,20 @@
 #ifndef ML_LUA_LUA_SERVABLE_H
 #define ML_LUA_LUA_SERVABLE_H
 #include "lua/compat.h"
-#include "serve/servable.h"
+#include "serve/infer.h"
 
 ml_servable *ml__lua_check_servable(lua_State *L, int index); /* borrowed; raises */
 /* Raises when the table at index has a key that is not known (NULL-terminated). */
 void ml__lua_check_keys(lua_State *L, int index, const char *what, const char *const *known);
 int ml__lua_servable_predict_json(lua_State *L);
+int ml__lua_servable_infer(lua_State *L);
+ml_infer_options ml__lua_infer_options(lua_State *L, int index); /* borrowed from the table */
+size_t ml__lua_check_json_size(lua_State *L, int index);
+int ml__lua_push_inferred(lua_State *L, const ml_json_writer *out, size_t json); /* body, headers or nil */
 
 /* lua_batch.c */
 int ml__lua_servable_start_json(lua_State *L);
+int ml__lua_servable_start_infer(lua_State *L);
 int ml__lua_servable_batching(lua_State *L);
 int ml__lua_servable_batched(lua_State *L);
 int ml__lua_servable_batch_stats(lua_State *L);

@@ -682,7 +682,8 @@ static ml_status admit(ml_batcher *b, ml_batch_job *job, ml_error *err)
   job->status = ML_OK;
   if (!job->priority) job->priority = ML_BATCH_PRIORITY;
   size_t most = o->max_batches * o->max_rows;
-  if (b->first && (b->stats.waiting_rows >= most || job->rows > most - b->stats.waiting_rows)) {
+  size_t asked = job->rows < o->max_rows ? job->rows : o->max_rows; /* one that is spread over many runs would never find room */
+  if (b->first && (b->stats.waiting_rows >= most || asked > most - b->stats.waiting_rows)) {
     b->stats.refused++;
     return ml_fail(err, ML_UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full");
   }

@@ -12,13 +12,13 @@
 typedef struct ml_batcher ml_batcher;
 typedef struct ml_batch_port ml_batch_port;
 
-enum { ML_BATCH_DEFAULT_ROWS = 32, ML_BATCH_DEFAULT_QUEUE = 10, ML_BATCH_MAX_ROWS = 1 << 16, ML_BATCH_MAX_THREADS = 256 };
+enum { ML_BATCH_DEFAULT_ROWS = 32, ML_BATCH_DEFAULT_QUEUE = 100, ML_BATCH_MAX_ROWS = 1 << 16, ML_BATCH_MAX_THREADS = 256 };
 
 typedef struct ml_batch_options {
   size_t max_rows;        /* of a request; 0: ML_BATCH_DEFAULT_ROWS */
   size_t max_run_rows;    /* of a run; smaller than max_rows only with split; 0: max_rows */
   uint64_t timeout_us;    /* how long the first of a batch waits for others; 0: what is there runs */
-  size_t max_batches;     /* max_rows times this many rows may wait; 0: ML_BATCH_DEFAULT_QUEUE */
+  size_t max_batches;     /* max_rows times this many rows may wait (a larger request counts as max_rows when it comes); 0: ML_BATCH_DEFAULT_QUEUE */
   size_t threads;         /* runs at the same time; 0: 1 */
   const int64_t *allowed; /* ascending sizes of a run, the last is max_run_rows: smaller ones are filled up by repeating a row */
   size_t n_allowed;

@@ -28,6 +28,8 @@ typedef struct slot { /* one input, by signature */
 
 struct ml_infer {
   ml_servable *servable;
+  ml_ticket ticket;             /* of a request in a batch */
+  uint64_t begin_ns, decoded_ns; /* of one, for the statistics */
   const ml_signature *signature;
   const char *model, *version;
   ml_json_decoder decoder;      /* its reader and its mark of refusals; not its buffers */
@@ -706,6 +708,8 @@ deduced:
 /* ---------------------------------------------------------------- life ---- */
 void ml_infer_free(ml_infer *request) {
   if (!request) return;
+  ml_servable *last = ml_ticket_leave(&request->ticket);
+  ml_ticket_free(&request->ticket);
   for (size_t i = 0; request->slots && i < request->signature->n_inputs; i++) ml_free(request->slots[i].owned);
   ml_free(request->slots);
   ml_free(request->views);
@@ -714,6 +718,7 @@ void ml_infer_free(ml_infer *request) {
   ml_free(request->name);
   ml_free(request->id);
   ml_free(request);
+  ml_servable_release(last);
 }
 
 static ml_status new_request(ml_servable *servable, const ml_infer_options *options, ml_infer **out, ml_error *err) {
@@ -721,6 +726,7 @@ static ml_status new_request(ml_servable *servable, const ml_infer_options *opti
   if (!r) return ml_fail_memory(err, sizeof *r, "a request");
   size_t n = ml_program_graph(ml_servable_program(servable))->n_inputs;
   r->servable = servable;
+  r->begin_ns = ml_clock_ns();
   r->signature = ml_infer_signature(servable);
   r->model = options && options->model ? options->model : ml_servable_model(servable);
   r->version = options ? options->version : NULL;
@@ -1090,6 +1096,35 @@ ml_status ml_servable_infer(ml_servable *servable, const char *body, size_t size
   if (status == ML_OK) ml_statistics_success(statistics, ml_infer_rows(r), (uint64_t[]){decoded - begin, ran - decoded, end - ran});
   else ml_statistics_failure(statistics, end - begin);
   ml_infer_free(r);
+  return status;
+}
+
+/* ---------------------------------------------------------------- batched ---- */
+ml_ticket *ml_infer_ticket(ml_infer *r) { return &r->ticket; }
+
+ml_status ml_infer_submit(ml_infer *r, const ml_request_options *options, ml_error *err) {
+  ml_request_options own = *options;
+  uint64_t now = ml_clock_ns();
+  r->decoded_ns = now;
+  if (r->priority > 0) own.priority = r->priority < UINT32_MAX ? (uint32_t)r->priority : UINT32_MAX;
+  if (r->timeout > 0 && r->timeout < UINT32_MAX) {
+    uint64_t deadline = now + r->timeout * 1000;
+    if (!own.deadline_ns || deadline < own.deadline_ns) own.deadline_ns = deadline;
+  }
+  ml_status status = ml_ticket_submit(&r->ticket, r->servable, r->views, &own, err);
+  if (status != ML_OK) ml_statistics_failure(ml_servable_statistics(r->servable), now - r->begin_ns);
+  return status;
+}
+
+ml_status ml_infer_finish(ml_infer *r, ml_json_writer *out, size_t *json_size, ml_error *err) {
+  ml_statistics *statistics = ml_servable_statistics(r->servable);
+  ml_status status = ml_ticket_wait(&r->ticket, err);
+  uint64_t ran = ml_clock_ns();
+  if (status == ML_OK) status = ml_infer_encode(r, r->ticket.outputs, out, json_size, err);
+  uint64_t end = ml_clock_ns();
+  if (status == ML_OK)
+    ml_statistics_success(statistics, ml_infer_rows(r), (uint64_t[]){r->decoded_ns - r->begin_ns, ran - r->decoded_ns, end - ran});
+  else ml_statistics_failure(statistics, end - r->begin_ns);
   return status;
 }
 

@@ -27,6 +27,12 @@ uint64_t ml_infer_timeout(const ml_infer *request);  /* microseconds */
 ml_status ml_infer_encode(const ml_infer *request, const ml_view *const *outputs, ml_json_writer *out, size_t *json_size, ml_error *err);
 void ml_infer_free(ml_infer *request); /* NULL allowed */
 
+/* The same in a batch: submit, which takes priority and timeout from the request where it has them, and finish, which waits for the run, encodes
+ * and counts. The body must stay until ml_infer_free. */
+ml_status ml_infer_submit(ml_infer *request, const ml_request_options *options, ml_error *err);
+ml_status ml_infer_finish(ml_infer *request, ml_json_writer *out, size_t *json_size, ml_error *err);
+ml_ticket *ml_infer_ticket(ml_infer *request); /* borrowed */
+
 /* All at once, counted in the servable's statistics. */
 ml_status ml_servable_infer(ml_servable *servable, const char *body, size_t size, size_t json_size, const ml_infer_options *options,
                             ml_json_writer *out, size_t *out_json_size, ml_error *err);

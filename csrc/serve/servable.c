@@ -20,7 +20,6 @@ enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20, KEY_SCRATCH = 256 };
 /* Buffers of one request. */
 struct ml_request {
   ml_servable *servable;
-  bool retained;               /* servable: by this request, which waits for a batch */
   ml_json_decoder decoder;
   const ml_signature *signature;
   size_t n;                    /* inputs of the graph */
@@ -33,8 +32,7 @@ struct ml_request {
   size_t rows;
   const ml_view **outputs;     /* by graph output: what there is to encode */
   ml_session *session;         /* that they belong to, when the request ran by itself */
-  ml_batch_job job;            /* … or in a batch: its results */
-  ml_view *results;            /* views of them */
+  ml_ticket ticket;            /* … or in a batch */
   ml_request *next;
 };
 
@@ -49,7 +47,7 @@ struct ml_servable {
   ml_statistics *statistics;
   const char **features, **classes;
   size_t n_features, n_classes;
-  ml_batcher *batcher;   /* set once, before it is shared; NULL: requests run where they are read */
+  _Atomic(ml_batcher *) batcher; /* set once; NULL: requests run where they are read */
   pthread_mutex_t mutex; /* of the pool */
   ml_request *idle;
   size_t n_idle;
@@ -177,8 +175,7 @@ static void request_free(ml_request *r, size_t n) {
   ml_free(r->seen);
   ml_free(r->views);
   ml_free(r->outputs);
-  ml_free(r->results);
-  ml_free(r->job.outputs);
+  ml_ticket_free(&r->ticket);
   ml_free(r);
 }
 
@@ -706,18 +703,11 @@ ml_status ml_request_encode_json(ml_request *r, ml_json_writer *out, ml_error *e
 void ml_request_free(ml_request *r) {
   if (!r) return;
   ml_servable *s = r->servable;
-  bool retained = r->retained;
   if (r->session) ml_program_return(s->program, r->session);
   r->session = NULL;
-  if (retained) {
-    if (!ml_batcher_cancel(s->batcher, &r->job)) ml_batcher_wait(s->batcher, &r->job); /* a run that has begun is bounded */
-    ml_batch_job_clear(&r->job, s->n_outputs);
-    ml_batch_port_release(r->job.port);
-    r->job.port = NULL;
-    r->retained = false;
-  }
+  ml_servable *last = ml_ticket_leave(&r->ticket); /* the request's buffers are the servable's */
   return_request(s, r);
-  if (retained) ml_servable_release(s);
+  ml_servable_release(last);
 }
 
 ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size_t size, const char *signature,
@@ -736,49 +726,77 @@ ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err) {
   pthread_mutex_lock(&servable->mutex);
   bool set = servable->batcher == NULL;
-  if (set) servable->batcher = batcher;
+  if (set) atomic_store_explicit(&servable->batcher, batcher, memory_order_release);
   pthread_mutex_unlock(&servable->mutex);
   return set ? ML_OK : ml_fail(err, ML_FAILED_PRECONDITION, "batching of model '%s' is set already", servable->model);
 }
 
-ml_batcher *ml_servable_batcher(const ml_servable *servable) { return servable->batcher; }
+ml_batcher *ml_servable_batcher(const ml_servable *servable) { return atomic_load_explicit(&servable->batcher, memory_order_acquire); }
 
-ml_status ml_request_submit(ml_request *r, const ml_request_options *options, ml_error *err) {
-  ml_servable *s = r->servable;
+ml_status ml_ticket_submit(ml_ticket *t, ml_servable *s, const ml_view *inputs, const ml_request_options *options, ml_error *err) {
   if (!s->batcher) return ml_fail(err, ML_FAILED_PRECONDITION, "model '%s' has no batcher", s->model);
-  if (!r->results) r->results = ml_alloc_zero(s->n_outputs + 1, sizeof *r->results);
-  if (!r->job.outputs) r->job.outputs = ml_alloc_zero(s->n_outputs + 1, sizeof *r->job.outputs);
-  if (!r->results || !r->job.outputs) return ml_fail_memory(err, s->n_outputs * sizeof *r->results, "a request");
-  r->job.inputs = r->views;
-  r->job.priority = options->priority;
-  r->job.deadline_ns = options->deadline_ns;
-  r->job.id = options->id;
-  r->job.port = options->port ? ml_batch_port_retain(options->port) : NULL;
-  ml_status status = ml_batcher_submit(s->batcher, &r->job, err);
+  if (!t->results) t->results = ml_alloc_zero(s->n_outputs + 1, sizeof *t->results);
+  if (!t->outputs) t->outputs = ml_alloc_zero(s->n_outputs + 1, sizeof *t->outputs);
+  if (!t->job.outputs) t->job.outputs = ml_alloc_zero(s->n_outputs + 1, sizeof *t->job.outputs);
+  if (!t->results || !t->outputs || !t->job.outputs) return ml_fail_memory(err, s->n_outputs * sizeof *t->results, "a request");
+  t->job.inputs = inputs;
+  t->job.priority = options->priority;
+  t->job.deadline_ns = options->deadline_ns;
+  t->job.id = options->id;
+  t->job.port = options->port ? ml_batch_port_retain(options->port) : NULL;
+  ml_status status = ml_batcher_submit(s->batcher, &t->job, err);
   if (status == ML_OK) {
-    ml_servable_retain(s);
-    r->retained = true;
+    t->servable = ml_servable_retain(s);
   } else {
-    ml_batch_port_release(r->job.port);
-    r->job.port = NULL;
+    ml_batch_port_release(t->job.port);
+    t->job.port = NULL;
   }
   return status;
 }
 
-ml_status ml_request_wait(ml_request *r, ml_error *err) {
-  ml_servable *s = r->servable;
-  ml_status status = ml_batcher_wait(s->batcher, &r->job);
+ml_status ml_ticket_wait(ml_ticket *t, ml_error *err) {
+  if (!t->servable) return ml_fail(err, ML_FAILED_PRECONDITION, "the request was not submitted");
+  ml_status status = ml_batcher_wait(t->servable->batcher, &t->job);
   if (status != ML_OK) {
-    if (err) *err = r->job.error;
+    if (err) *err = t->job.error;
     return status;
   }
-  for (size_t i = 0; i < s->n_outputs; i++) {
-    ml_item_view(&r->job.outputs[i], &r->results[i]);
-    r->outputs[i] = &r->results[i];
+  for (size_t i = 0; i < t->servable->n_outputs; i++) {
+    ml_item_view(&t->job.outputs[i], &t->results[i]);
+    t->outputs[i] = &t->results[i];
   }
   return ML_OK;
 }
 
-bool ml_request_over(ml_request *r) { return ml_batcher_over(r->servable->batcher, &r->job); }
-bool ml_request_cancel(ml_request *r) { return ml_batcher_cancel(r->servable->batcher, &r->job); }
-bool ml_request_expire(ml_request *r) { return ml_batcher_expire(r->servable->batcher, &r->job); }
+bool ml_ticket_over(ml_ticket *t) { return ml_batcher_over(t->servable->batcher, &t->job); }
+bool ml_ticket_cancel(ml_ticket *t) { return ml_batcher_cancel(t->servable->batcher, &t->job); }
+bool ml_ticket_expire(ml_ticket *t) { return ml_batcher_expire(t->servable->batcher, &t->job); }
+
+ml_servable *ml_ticket_leave(ml_ticket *t) {
+  ml_servable *s = t->servable;
+  if (!s) return NULL;
+  if (!ml_batcher_cancel(s->batcher, &t->job)) ml_batcher_wait(s->batcher, &t->job); /* a run that has begun is bounded */
+  ml_batch_job_clear(&t->job, s->n_outputs);
+  ml_batch_port_release(t->job.port);
+  t->job.port = NULL;
+  t->servable = NULL;
+  return s;
+}
+
+void ml_ticket_free(ml_ticket *t) {
+  ml_free(t->results);
+  ml_free(t->outputs);
+  ml_free(t->job.outputs);
+}
+
+ml_ticket *ml_request_ticket(ml_request *r) { return &r->ticket; }
+
+ml_status ml_request_submit(ml_request *r, const ml_request_options *options, ml_error *err) {
+  return ml_ticket_submit(&r->ticket, r->servable, r->views, options, err);
+}
+
+ml_status ml_request_wait(ml_request *r, ml_error *err) {
+  ML_TRY(ml_ticket_wait(&r->ticket, err));
+  memcpy(r->outputs, r->ticket.outputs, r->servable->n_outputs * sizeof *r->outputs);
+  return ML_OK;
+}

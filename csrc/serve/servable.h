@@ -73,8 +73,7 @@ ml_status ml_request_run(ml_request *request, ml_error *err); /* on this thread 
 ml_status ml_request_encode_json(ml_request *request, ml_json_writer *out, ml_error *err); /* after run or wait */
 void ml_request_free(ml_request *request); /* NULL allowed; one that was submitted leaves the queue, or its run is waited for */
 
-/* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once, before other threads use the
- * servable. */
+/* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once. */
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err);
 ml_batcher *ml_servable_batcher(const ml_servable *servable); /* borrowed; NULL: none */
 
@@ -87,8 +86,22 @@ typedef struct ml_request_options {
 /* Instead of ml_request_run: to the servable's batcher. */
 ml_status ml_request_submit(ml_request *request, const ml_request_options *options, ml_error *err);
 ml_status ml_request_wait(ml_request *request, ml_error *err); /* blocks until it is over; its status */
-bool ml_request_over(ml_request *request);
-bool ml_request_cancel(ml_request *request); /* see ml_batcher_cancel */
-bool ml_request_expire(ml_request *request);
+
+/* A request's place in the batcher, for every protocol the same; zeroed before use. */
+typedef struct ml_ticket {
+  ml_servable *servable;   /* retained while it is submitted, else NULL */
+  ml_batch_job job;
+  const ml_view **outputs; /* by graph output, after ml_ticket_wait */
+  ml_view *results;        /* private */
+} ml_ticket;
+ml_ticket *ml_request_ticket(ml_request *request); /* borrowed */
+ml_status ml_ticket_submit(ml_ticket *ticket, ml_servable *servable, const ml_view *inputs, const ml_request_options *options, ml_error *err);
+ml_status ml_ticket_wait(ml_ticket *ticket, ml_error *err);
+bool ml_ticket_over(ml_ticket *ticket);
+bool ml_ticket_cancel(ml_ticket *ticket); /* see ml_batcher_cancel */
+bool ml_ticket_expire(ml_ticket *ticket);
+/* Out of the queue, or after its run; drops the results. The servable is the caller's to release; NULL: it was not submitted. */
+ml_servable *ml_ticket_leave(ml_ticket *ticket);
+void ml_ticket_free(ml_ticket *ticket);   /* its buffers, after it has left */
 
 #endif

@@ -270,12 +270,59 @@ describe("execute", function()
     assert.are.same({ { 6 } }, predictions(execute.predict_json({ servable = servable(summing()) }, body { 1, 2, 3 })))
   end)
 
+  it("merges infer requests of both protocols, with their own parameters, names and binary tensors", function()
+    local entry = { servable = servable(summing(), { mode = "always", batch_timeout_micros = 100000, max_batch_size = 16 }) }
+    local answers, tasks = {}, {}
+    local function infer(rows, parameters)
+      local data = {}
+      for i = 1, rows * 3 do data[i] = i end
+      return cjson.encode {
+        id = "r" .. rows, parameters = parameters,
+        inputs = { { name = "x", datatype = "FP32", shape = { rows, 3 }, data = data } },
+      }
+    end
+    for rows = 1, 3 do
+      tasks[rows] = function()
+        local text, headers = execute.infer(entry, infer(rows, { priority = rows }), nil, nil, { model = "name", version = "7" })
+        answers[rows] = headers == nil and cjson.decode(text)
+      end
+    end
+    local binary = { name = "x", datatype = "FP32", shape = { 1, 3 }, parameters = { binary_data_size = 12 } }
+    local head = cjson.encode { inputs = { binary }, parameters = { binary_data_output = true } }
+    tasks[4] = function()
+      -- 1, 2 and 0.5 as little-endian float32
+      local text, headers = execute.infer(entry, head .. "\0\0\128\63\0\0\0\64\0\0\0\63", nil, #head)
+      answers[4] = text:sub(tonumber(headers["inference-header-content-length"]) + 1)
+    end
+    tasks[5] = function() answers[5] = predictions(execute.predict_json(entry, body { 1, 1, 1 })) end
+    loop(tasks)
+    for rows = 1, 3 do
+      assert.are.same({ "name", "7", "r" .. rows, { rows, 1 } },
+        { answers[rows].model_name, answers[rows].model_version, answers[rows].id, answers[rows].outputs[1].shape })
+      assert.are.same(({ { 6 }, { 6, 15 }, { 6, 15, 24 } })[rows], answers[rows].outputs[1].data)
+    end
+    assert.are.equal("\0\0\96\64", answers[4]) -- 3.5
+    assert.are.same({ { 3 } }, answers[5])
+    local stats = entry.servable:batch_stats()
+    assert.are.same({ 5, 1, 8 }, { stats.jobs, stats.runs, stats.largest })
+    assert.are.equal(4, cjson.decode(entry.servable:statistics()).inference_stats.success.count)
+    local late
+    loop { function() late = { execute.infer(entry, infer(1, { timeout = 1 })) } end }
+    assert.are.equal("DEADLINE_EXCEEDED", late[3])
+    assert.are.equal("INVALID_ARGUMENT", select(3, execute.infer(entry, "{")))
+  end)
+
   it("is reached by handle from other Lua states", function()
-    local worker = require "mlserve.serve.worker"
+    local worker = require "mlserve.serve.transports.nginx_worker"
     local model = servable(summing(), { mode = "always" })
-    assert.are.same({ { 6 } }, predictions(worker.predict_json(model:handle(), body { 1, 2, 3 })))
+    assert.are.same({ { 6 } }, predictions(worker.call(model:handle(), "predict_json", body { 1, 2, 3 })))
     assert.are.equal(1, model:batch_stats().jobs)
-    assert.are.equal("NOT_FOUND", select(3, worker.predict_json(4711, "")))
+    local text = worker.call(model:handle(), "infer", cjson.encode {
+      inputs = { { name = "x", datatype = "FP32", shape = { 1, 3 }, data = { 1, 2, 4 } } },
+    }, nil, { model = "name", version = "7" })
+    assert.are.same({ "name", { 7 } }, { cjson.decode(text).model_name, cjson.decode(text).outputs[1].data })
+    assert.are.equal(2, model:batch_stats().jobs)
+    assert.are.equal("NOT_FOUND", select(3, worker.call(4711, "predict_json", "")))
   end)
 end)
 

@@ -66,7 +66,8 @@ describe("KServe's v2 protocol", function()
     status, body = call("GET", "/v2/models/pair/versions/2/ready")
     assert.are.same({ 400, '{"error":"Model version not ready"}' }, { status, body })
     models.loader = function() return nil, "bad file", "DATA_LOSS" end
-    models:aspire("broken", { { version = "1", path = "x" } })
+    models.list = function() return { "1" } end
+    assert.is_nil((models:add_directory("broken", "x")))
     assert.are.equal(400, (call("GET", "/v2/health/ready")))
   end)
 

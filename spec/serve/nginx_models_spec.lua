@@ -87,6 +87,28 @@ describe("models in nginx", function()
     assert.truthy(cjson.decode(refused.body).error:find("30", 1, true), refused.body)
   end)
 
+  it("merges requests of its threads", function()
+    start('batching = { models = { heavy = { batch_timeout_micros = 3000000, max_batch_size = 2 } } },', { server = [[
+      location /stats { content_by_lua_block {
+        local stats = require("mlserve.nginx").repository():get("heavy").servable:batch_stats()
+        ngx.print(stats and stats.jobs .. " " .. stats.merged .. " " .. stats.largest or "none")
+      } }
+    ]] })
+    nginx:expect "model 'heavy' version 1: .- in the thread pool"
+    local request, connections = body(1), {}
+    for i = 1, 2 do
+      connections[i] = raw_http.connect(port)
+      connections[i]:send(("POST /v1/models/heavy:predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"):format(#request, request))
+    end
+    for i = 1, 2 do
+      local response = connections[i]:response(10)
+      assert.are.equal(200, response.status, response.body)
+      assert.is_true(math.abs(cjson.decode(response.body).predictions[1][1] - expected "heavy") < 1e-6)
+      connections[i]:close()
+    end
+    assert.are.equal("2 2 2", raw_http.request(port, "GET", "/stats").body)
+  end)
+
   it("answers others while a model works", function()
     start()
     nginx:expect "model 'heavy' version 1: .- in the thread pool"

@@ -1,17 +1,15 @@
 --- Runs models for requests: the one place through which protocols reach a servable.
 --
 -- A cheap model runs here and now. The requests of others go to the servable's threads (mlserve.serve.batching decides which),
--- and this coroutine waits: in the stand-alone server for an eventfd that cqueues polls, in nginx for a thread of its pool, and
--- elsewhere by blocking. A request's fields `timeout` (seconds that it may stay in the queue), `priority` (1 is served before 2;
--- 100 when it has none) and `closed` (a cqueues condition: nobody wants the answer any more) are honoured when they are there.
+-- and this coroutine waits for an eventfd that cqueues polls; without an event loop of cqueues the caller blocks (in nginx that is
+-- a thread of its pool: transports.nginx_pool). A request's fields `timeout` (seconds that it may stay in the queue), `priority`
+-- (1 is served before 2; 100 when it has none) and `closed` (a cqueues condition: nobody wants the answer any more) are honoured
+-- when they are there.
 
 local ngx = _G.ngx
-local pcall, setmetatable, tostring, type = pcall, setmetatable, tostring, type
+local pcall, setmetatable, type = pcall, setmetatable, type
 
 local M = {}
-
---- Name of nginx's thread pool (directive `thread_pool`).
-M.thread_pool = "mlserve"
 
 ---------------------------------------------------------------------------------------------------------------------------
 -- cqueues: one port per controller; one coroutine hears what has finished and wakes whom it concerns
@@ -43,13 +41,13 @@ local function hub_of(controller)
   return hub
 end
 
-local function await(job, finished, timeout, closed)
-  local limit = timeout and cqueues.monotime() + timeout
+local function await(job, finished, closed)
+  local timed = job:left() ~= nil
   while not job:done() do
-    local left = limit and limit - cqueues.monotime()
-    if left and left <= 0 then
+    local left = timed and job:left() or nil
+    if left == 0 then
       if job:expire() then return end
-      limit, left = nil, nil -- it has begun: its result comes soon, and nothing is won by leaving
+      timed, left = false, nil -- it has begun: its result comes soon, and nothing is won by leaving
     end
     if closed then
       if cqueues.poll(finished, closed, left) == closed then
@@ -62,12 +60,12 @@ local function await(job, finished, timeout, closed)
   end
 end
 
-local function in_cqueues(controller, servable, body, signature, request)
+-- start: "start_json" or "start_infer", whose arguments are what, the port's, and names
+local function in_cqueues(controller, start, servable, request, body, what, names)
   local hub, message, code = hub_of(controller)
   if not hub then return nil, message, code end
-  local timeout = request and request.timeout
   local job
-  job, message, code = servable:start_json(body, signature, hub.port, timeout, request and request.priority)
+  job, message, code = servable[start](servable, body, what, hub.port, request and request.timeout, request and request.priority, names)
   if type(job) ~= "userdata" then return job, message, code end
   local id, finished = job:id(), condition.new()
   hub.waiting[id], hub.pending = finished, hub.pending + 1
@@ -75,31 +73,10 @@ local function in_cqueues(controller, servable, body, signature, request)
     hub.running = true
     controller:wrap(dispatch, hub)
   end
-  await(job, finished, timeout, request and request.closed)
+  await(job, finished, request and request.closed)
   hub.waiting[id], hub.pending = nil, hub.pending - 1
   if hub.pending == 0 then hub.idle:signal() end
   return job:text()
-end
-
----------------------------------------------------------------------------------------------------------------------------
--- nginx
-
-local YIELDABLE = { rewrite = true, access = true, content = true }
-local warned
-
-local function in_nginx(servable, body, signature, request)
-  local run = ngx.run_worker_thread
-  if run and YIELDABLE[ngx.get_phase()] then
-    local handle = servable:handle()
-    local ok, text, message, code = run(M.thread_pool, "mlserve.serve.worker", "predict_json", handle, body, signature,
-      request and request.timeout, request and request.priority)
-    if ok then return text, message, code end
-    if not warned then
-      warned = true
-      ngx.log(ngx.WARN, "mlserve: models run in the event loop: ", tostring(text))
-    end
-  end
-  return servable:predict_json(body, signature)
 end
 
 ---------------------------------------------------------------------------------------------------------------------------
@@ -111,6 +88,14 @@ local function find_controller()
     cqueues, condition = module, require "cqueues.condition"
   end
   return (cqueues.running())
+end
+
+local function elsewhere(start, servable, request, body, what, names)
+  local controller = not ngx and find_controller()
+  if controller then return in_cqueues(controller, start, servable, request, body, what, names) end
+  local job, message, code = servable[start](servable, body, what, nil, request and request.timeout, request and request.priority, names)
+  if type(job) ~= "userdata" then return job, message, code end
+  return job:text()
 end
 
 --- Answers a predict request of TensorFlow Serving's REST protocol.
@@ -125,12 +110,23 @@ function M.predict_json(entry, body, request, signature)
   local servable = entry.servable
   local batched = servable.batched
   if not batched or not batched(servable) then return servable:predict_json(body, signature) end
-  if ngx then return in_nginx(servable, body, signature, request) end
-  local controller = find_controller()
-  if controller then return in_cqueues(controller, servable, body, signature, request) end
-  local job, message, code = servable:start_json(body, signature, nil, request and request.timeout, request and request.priority)
-  if type(job) ~= "userdata" then return job, message, code end
-  return job:text()
+  return elsewhere("start_json", servable, request, body, signature)
+end
+
+--- Answers an infer request of KServe's v2 protocol, whose own parameters `timeout` and `priority` count for more than the request's.
+---@param entry table of the repository
+---@param body string
+---@param request? table timeout, priority, closed
+---@param json_size? number how much of the body is JSON; default: all
+---@param names? table model, version: what the response calls the model
+---@return string|nil body
+---@return table|string|nil headers nil when the answer is JSON only; message when there is no body
+---@return string|nil code
+function M.infer(entry, body, request, json_size, names)
+  local servable = entry.servable
+  local batched = servable.batched
+  if not batched or not batched(servable) then return servable:infer(body, json_size, names) end
+  return elsewhere("start_infer", servable, request, body, json_size, names)
 end
 
 return M

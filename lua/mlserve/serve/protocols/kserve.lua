@@ -5,6 +5,7 @@
 -- 500 because it notices late. Bodies of the health requests are the protocol's, which Triton leaves empty.
 
 local app = require "mlserve.serve.app"
+local execute = require "mlserve.serve.execute"
 local json = require "mlserve.serve.json"
 local repository = require "mlserve.serve.repository"
 
@@ -139,8 +140,8 @@ local names = setmetatable({}, {
 })
 
 -- The one place where a request runs a model.
-local function run(entry, body, json_size)
-  return entry.servable:infer(body, json_size, names[entry])
+local function run(entry, body, json_size, request)
+  return execute.infer(entry, body, request, json_size, names[entry])
 end
 
 -- Value of Inference-Header-Content-Length: nil and true when there is none, nil and a message when it is no size of this body.
@@ -281,7 +282,7 @@ function M.routes(models, options)
     if not entry then return refusal end
     local json_size, message = header_length(request.headers["inference-header-content-length"], #body)
     if message then return named(fail("INVALID_ARGUMENT", message), entry, "infer") end
-    local text, headers, code = run(entry, body, json_size)
+    local text, headers, code = run(entry, body, json_size, request)
     if not text then return named(fail(code, headers), entry, "infer") end
     return { status = 200, headers = headers or JSON, body = text, model = entry.name, version = entry.version, verb = "infer" }
   end

@@ -19,20 +19,24 @@ function M.prepare()
   return true
 end
 
---- Calls a method of a deployed model. Predictions of a model whose requests are merged meet those of the other threads.
+-- Through the model's batcher, where requests of other threads join this one.
+local function submit(start, servable, body, what, names)
+  local job, message, code = servable[start](servable, body, what, nil, nil, nil, names)
+  if type(job) ~= "userdata" then return job, message, code end
+  return job:text()
+end
+
+local MERGED = { predict_json = "start_json", infer = "start_infer" }
+
+--- Calls a method of a deployed model. Requests for a model whose requests are merged meet those of the other threads.
 ---@param handle integer
 ---@param method string
 ---@return any what the method returns
 function M.call(handle, method, ...)
   local servable, message, code = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message, code end
-  if method == "predict_json" and servable:batched() then
-    local job
-    job, message, code = servable:start_json(...)
-    servable:close()
-    if type(job) ~= "userdata" then return job, message, code end
-    return job:text()
-  end
+  local start = MERGED[method]
+  if start and servable:batched() then return close_with(servable, submit(start, servable, ...)) end
   return close_with(servable, servable[method](servable, ...))
 end
 
