@@ -336,6 +336,11 @@ function Model:convert(given)
   return copy, report
 end
 
+local function property(properties, name)
+  local value = core.json_decode(properties["mlserve." .. name] or "")
+  return type(value) == "table" and value or nil
+end
+
 -- ---- signature ----
 
 local value_rules = { dtype = { type = "string" }, shape = { type = "shape" } }
@@ -387,12 +392,14 @@ end
 ---@return table
 function Model:signature() return signature_of(self:graph()) end
 
---- The model as the servers take it.
----@param given table|nil options of core.servable; features and classes are the model's unless given
+--- The model as the servers take it. Signatures other than that of all inputs and outputs under their own names come from the
+--- metadata entry mlserve.signatures of its file: { NAME: { "inputs": { PUBLIC: GRAPH'S NAME }, "outputs": …, "method_name" } } as JSON.
+---@param given table|nil options of core.servable; features, classes and signatures are the model's unless given
 ---@return userdata
 function Model:servable(given)
   local o = {}
   for name, value in pairs(given or {}) do o[name] = value end
+  if o.signatures == nil then o.signatures = property(self:graph():properties(), "signatures") end
   if o.features == nil then o.features = self.features end
   if o.classes == nil then o.classes = self.classes end
   return core.servable(self:program(), o)
@@ -487,11 +494,6 @@ function Model:save(path, given)
   ok, message = options.call(core.onnx_save, self.built, file, o.opset)
   if not ok then return nil, message end
   return file
-end
-
-local function property(properties, name)
-  local value = core.json_decode(properties["mlserve." .. name] or "")
-  return type(value) == "table" and value or nil
 end
 
 local function read_settings(self, training)

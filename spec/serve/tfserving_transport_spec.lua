@@ -88,3 +88,27 @@ describe("TensorFlow Serving's REST protocol with real models", function()
     run(port)
   end)
 end)
+
+describe("a model file's metadata", function()
+  it("brings signatures, names of columns and of classes to the servable", function()
+    local core, mlserve = require "mlserve.core", require "mlserve"
+    local graph, path = core.graph "double", os.tmpname()
+    local x = graph:input("x", "float32", { -1, 2 })
+    graph:output(graph:node("Add", { x, x }, nil, { "y" }))
+    graph:set_property("mlserve.signatures", '{"serving_default": {"inputs": {"in": "x"}, "outputs": {"scores": "y"}}, '
+      .. '"again": {"inputs": {"x": "x"}, "outputs": {"y": "y"}, "method_name": "tensorflow/serving/classify"}}')
+    graph:set_property("mlserve.features", '["a", "b"]')
+    graph:set_property("mlserve.classes", '["p", "q"]')
+    assert(core.onnx_save(graph, path .. ".onnx"))
+    local servable = assert(mlserve.load(path .. ".onnx")):servable()
+    local signatures = servable:signatures()
+    assert.are.same({ "x", "y" }, { signatures.serving_default.inputs["in"].name, signatures.serving_default.outputs.scores.name })
+    assert.are.equal("tensorflow/serving/classify", signatures.again.method_name)
+    for _, name in ipairs { "serving_default", "again" } do
+      assert.are.equal('{"results":[[["p",2.0],["q",6.0]]]}',
+        (assert(servable:classify_json('{"signature_name":"' .. name .. '","examples":[{"b":3.0,"a":1.0}]}')):gsub("%s", "")))
+    end
+    os.remove(path)
+    os.remove(path .. ".onnx")
+  end)
+end)
