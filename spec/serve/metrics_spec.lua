@@ -1,6 +1,7 @@
 local app = require "mlserve.serve.app"
 local cjson = require "cjson"
 local core = require "mlserve.core"
+local cqueues = require "cqueues"
 local fake_servable = require "spec.support.fake_servable"
 local metrics = require "mlserve.serve.metrics"
 local net = require "mlserve.net"
@@ -359,6 +360,41 @@ describe("a server's metrics and access log", function()
     assert.are.same({ "-", 400, "/b", 404 }, { lines[1].path, lines[1].status, lines[2].path, lines[2].status })
     assert.are.same({ 1, 1 }, { #lines_of(log .. ".1"), #lines_of(log .. ".2") })
     for _, suffix in ipairs { "", ".1", ".2" } do os.remove(log .. suffix) end
+  end)
+
+  it("count what batching does", function()
+    directory = process.directory()
+    process.write(directory .. "/server.lua", [[
+      local core = require "mlserve.core"
+      local graph = core.graph "sum"
+      local x = graph:input("x", "float32", { -1, 3 })
+      graph:output(graph:node("MatMul", { x, graph:initializer("ones", core.tensor { { 1 }, { 1 }, { 1 } }) }), "y")
+      local server = assert(require("mlserve.serve.server") { rest = { port = 0 },
+        batching = { mode = "always", batch_timeout_micros = 20000, max_batch_size = 16, num_batch_threads = 1 } })
+      server:add_model("m", core.servable(core.program(graph), { model = "m", version = 1 }))
+      os.exit(server:run() and 0 or 1)
+    ]])
+    child = process.spawn_lua(directory .. "/server.lua")
+    port = tonumber(child:expect "listening on http://127%.0%.0%.1:(%d+)")
+    local loop, good = cqueues.new(), 0
+    for _ = 1, 8 do
+      loop:wrap(function()
+        for _ = 1, 5 do
+          if raw_http.request(port, "POST", "/v1/models/m:predict", ROW).status == 200 then good = good + 1 end
+        end
+      end)
+    end
+    assert(loop:loop(30))
+    assert.are.equal(40, good)
+    local samples, types = page(TENSORFLOW_PAGE)
+    local labels = '{model="m",version="1"}'
+    assert.are.equal(40, samples["mlserve_batch_size_sum" .. labels]) -- every row, however they were merged
+    assert.is_true(samples["mlserve_batch_size_count" .. labels] < 40, "nothing was merged")
+    assert.are.equal(40, samples["mlserve_queue_seconds_count" .. labels])
+    assert.is_true(samples["mlserve_queue_seconds_sum" .. labels] > 0.001)
+    assert.are.equal(0, samples["mlserve_queue_length" .. labels])
+    assert.are.equal("histogram", types[":tensorflow:serving:batching_session:processed_batch_size"])
+    assert.are.equal(40, samples[":tensorflow:serving:batching_session:processed_batch_size_sum" .. labels])
   end)
 
   it("may go to standard output", function()

@@ -101,6 +101,13 @@ local function servable_of(name, model, signature, version)
   return model:servable(given)
 end
 
+-- How a model's requests run, and who counts it.
+local function prepare(self, servable, name, directory)
+  local report, message = self.batching:apply(servable, name, directory)
+  if self.app.observer then self.app.observer:feed(servable) end
+  return report, message
+end
+
 --- Serves a model of this program.
 ---@param name string letters, digits, ".", "_", "-"
 ---@param model table|userdata a model (with servable(options), inputs() and outputs()) or a servable
@@ -122,7 +129,7 @@ function methods:add_model(name, model, signature, version)
   elseif not model.predict_json then
     error("add_model: argument 2: a model or a servable expected", 2)
   end
-  if servable.batching and servable.batched and not servable:batched() then self.batching:apply(servable, name) end
+  if servable.batching and servable.batched and not servable:batched() then prepare(self, servable, name) end
   local ok, message = pcall(self.repository.add_model, self.repository, name, servable, version)
   if not ok then error("add_model: " .. tostring(message), 2) end
   return self
@@ -302,12 +309,15 @@ function M.new(given)
   if rest.port == true then error("mlserve.server: rest: option 'port': integer or false expected, got true", 2) end
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
+  local self
   local models = repository.new {
-    limits = values.limits, prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+    limits = values.limits, prepare = function(servable, name, directory) return prepare(self, servable, name, directory) end,
   }
   local self = setmetatable({
     rest = rest, reload_hook = values.reload, log = values.log or default_log, own_log = values.log ~= nil, repository = models,
     app = app.new { compression = compression_of(rest) },
+  self = setmetatable({
+    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
     batching = merging,
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
