@@ -87,8 +87,9 @@ end
 --- Loads models; call it from init_by_lua. A model that cannot be loaded is logged and reported by status requests, the
 --- others are served.
 ---@param given table models = { name = base directory | servable }, directories = array of directories of models, scores =
---- { name = options of `score` }, cors, compression (see mlserve.serve.compress), limits (see mlserve.load), metrics (false: none), access_log
---- = path, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of nginx's thread_pool, pool_states (at most lua_worker_thread_vm_pool_size),
+--- { name = options of `score` }, cors, compression (see mlserve.serve.compress), limits (see mlserve.load), metrics (false: none),
+--- access_log = path, threads a prediction may use (1), watch: seconds between looks for new versions (1; 0: never), pool: name of
+--- nginx's thread_pool, pool_states (at most lua_worker_thread_vm_pool_size),
 --- pool_queue, pool_wait, inline: microseconds that a request may take in the event loop (500)
 ---@return boolean|nil ok
 ---@return string|nil message
