@@ -87,9 +87,11 @@ local function run_nginx(args)
     if models[model.name] then return nil, format("two models are named '%s'", model.name), 2 end
     models[model.name] = model.base
   end
+  local monitoring, reason = monitoring_of(args)
+  if monitoring == nil then return nil, reason, 2 end
   local ok, message = require("mlserve.serve.transports.nginx_run").run {
     init = {
-      models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+      metrics = monitoring, access_log = args.access_log, models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
     },
     nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
   }
