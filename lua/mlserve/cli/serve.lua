@@ -91,7 +91,8 @@ local function run_nginx(args)
   if monitoring == nil then return nil, reason, 2 end
   local ok, message = require("mlserve.serve.transports.nginx_run").run {
     init = {
-      metrics = monitoring, access_log = args.access_log, models = models, threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
+      metrics = monitoring, access_log = args.access_log, models = models, threads = args.threads,
+      limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
     },
     nginx = args.nginx, pool = args.pool_threads, host = args.host, port = args.rest_port, workers = args.workers,
   }

@@ -313,12 +313,9 @@ function M.new(given)
   local models = repository.new {
     limits = values.limits, prepare = function(servable, name, directory) return prepare(self, servable, name, directory) end,
   }
-  local self = setmetatable({
-    rest = rest, reload_hook = values.reload, log = values.log or default_log, own_log = values.log ~= nil, repository = models,
-    app = app.new { compression = compression_of(rest) },
   self = setmetatable({
-    rest = rest, log = values.log or default_log, own_log = values.log ~= nil, repository = models, app = app.new { compression = compression_of(rest) },
-    batching = merging,
+    rest = rest, reload_hook = values.reload, log = values.log or default_log, own_log = values.log ~= nil, repository = models,
+    app = app.new { compression = compression_of(rest) }, batching = merging,
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))
