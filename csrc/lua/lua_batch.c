@@ -5,9 +5,11 @@
  *   servable:start_json(body[, signature[, port[, timeout[, priority]]]]) -> text | nil, message, code | job
  *   servable:start_infer(body[, json_size[, port[, timeout[, priority[, { model, version }]]]]]) -> body, headers | nil, message, code | job
  *   servable:batched() -> boolean: do its requests go to threads?   servable:batch_stats() -> table | nil
+ *   servable:count_in(counters) -> true | nil, message: what its batches do is counted there (core.counters); only once
  * core.batch_port() -> port: :pollfd() :events() :timeout() for cqueues.poll, :take() -> id of a job that is over | nil
  * job:id()  job:done()  job:text() -> what predict_json or infer return (blocks until it is over)  job:cancel() -> boolean  job:expire() -> boolean
  * job:left() -> seconds until its deadline | nil */
+#include <stdio.h>
 #include <string.h>
 #include "base/cpu.h"
 #include "lua/lua_core.h"
@@ -319,6 +321,24 @@ int ml__lua_servable_batching(lua_State *L)
 int ml__lua_servable_batched(lua_State *L)
 {
   lua_pushboolean(L, ml_servable_batcher(ml__lua_check_servable(L, 1)) != NULL);
+  return 1;
+}
+
+int ml__lua_servable_count_in(lua_State *L)
+{
+  char labels[300];
+  ml_error err;
+  ml_servable *servable = ml__lua_check_servable(L, 1);
+  ml_counters *counters = ml__lua_check_counters(L, 2);
+  ml_batcher *batcher = ml_servable_batcher(servable);
+  const char *model = ml_servable_model(servable);
+  size_t length = strlen(model);
+  if (batcher && length < sizeof labels - 24) {
+    memcpy(labels, model, length + 1);
+    length += 1 + (size_t)snprintf(labels + length + 1, sizeof labels - length - 1, "%lld", (long long)ml_servable_version(servable));
+    if (ml_batcher_count(batcher, counters, labels, length, &err) != ML_OK) return ml__lua_fail(L, &err);
+  }
+  lua_pushboolean(L, 1);
   return 1;
 }
 

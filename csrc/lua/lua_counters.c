@@ -11,6 +11,7 @@
  *   log:lost() -> lines dropped since the last call */
 #include <string.h>
 #include "lua/lua_core.h"
+#include "lua/lua_servable.h"
 #include "serve/counters.h"
 #include "serve/line_log.h"
 
@@ -23,7 +24,9 @@ static void push_box(lua_State *L, const char *class) {
   luaL_setmetatable(L, class);
 }
 
-static ml_counters *check_counters(lua_State *L) { return *(ml_counters **)luaL_checkudata(L, 1, COUNTERS); }
+ml_counters *ml__lua_check_counters(lua_State *L, int index) { return *(ml_counters **)luaL_checkudata(L, index, COUNTERS); }
+
+static ml_counters *check_counters(lua_State *L) { return ml__lua_check_counters(L, 1); }
 
 static ml_line_log *check_log(lua_State *L) { return *(ml_line_log **)luaL_checkudata(L, 1, LINE_LOG); }
 

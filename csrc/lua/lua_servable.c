@@ -8,7 +8,7 @@
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
  *   :give() -> integer: the same, but it stays deployed for servable_at(handle, true) to take; this object is closed
- *   :start_json, :start_infer, :batching, :batched and :batch_stats: see lua_batch.c
+ *   :start_json, :start_infer, :batching, :batched, :batch_stats and :count_in: see lua_batch.c
  * core.servable_at(handle[, take]) -> mlserve.servable | nil, message, code; take: the handle is no longer deployed */
 #include <string.h>
 #include "lua/lua_core.h"
@@ -410,6 +410,7 @@ void ml__lua_open_servable(lua_State *L)
       {"batching", ml__lua_servable_batching},
       {"batched", ml__lua_servable_batched},
       {"batch_stats", ml__lua_servable_batch_stats},
+      {"count_in", ml__lua_servable_count_in},
       {"infer", ml__lua_servable_infer},
       {"start_infer", ml__lua_servable_start_infer},
       {"statistics", servable_statistics},

@@ -19,5 +19,9 @@ int ml__lua_servable_start_infer(lua_State *L);
 int ml__lua_servable_batching(lua_State *L);
 int ml__lua_servable_batched(lua_State *L);
 int ml__lua_servable_batch_stats(lua_State *L);
+int ml__lua_servable_count_in(lua_State *L);
+
+/* lua_counters.c */
+ml_counters *ml__lua_check_counters(lua_State *L, int index); /* borrowed; raises */
 
 #endif

@@ -46,6 +46,10 @@ struct ml_batcher {
   pid_t process;            /* whose threads these are */
   ml_batch_stats stats;
   worker *workers;
+  ml_counters *counters;    /* NULL: nobody wants to know */
+  char *labels;
+  size_t labels_length;
+  uint32_t sizes, times, length, refused, expired; /* this process's series */
 };
 
 /* ---------------------------------------------------------------- port ---- */
@@ -199,6 +203,8 @@ static void destroy(ml_batcher *b)
   }
   ml_free(b->workers);
   ml_free(b->allowed);
+  ml_free(b->labels);
+  ml_counters_release(b->counters);
   ml_program_release(b->program);
   ml_free(b);
 }
@@ -286,6 +292,7 @@ static void enqueue(ml_batcher *b, ml_batch_job *job)
   *(job->next ? &job->next->previous : &b->last) = job;
   *(after ? &after->next : &b->first) = job;
   b->stats.waiting_jobs++;
+  if (b->counters) ml_counters_add(b->counters, b->length, 1);
   b->stats.waiting_rows += job->rows - job->taken;
 }
 
@@ -295,6 +302,7 @@ static void unlink_job(ml_batcher *b, ml_batch_job *job)
   *(job->next ? &job->next->previous : &b->last) = job->previous;
   job->next = job->previous = NULL;
   b->stats.waiting_jobs--;
+  if (b->counters) ml_counters_add(b->counters, b->length, -1);
   b->stats.waiting_rows -= job->rows - job->taken;
   job->taken = job->rows;
 }
@@ -320,6 +328,7 @@ static void drop(ml_batcher *b, ml_batch_job *job, ml_status status, bool told)
   unlink_job(b, job);
   if (status == ML_CANCELLED) b->stats.cancelled++;
   else b->stats.expired++;
+  if (b->counters && status != ML_CANCELLED) ml_counters_add(b->counters, b->expired, 1);
   job->status = status == ML_CANCELLED ? ml_fail(&job->error, status, "the request was cancelled")
                                        : ml_fail(&job->error, status, "the request's time was up before it left the queue");
   finish(b, job, told);
@@ -511,6 +520,7 @@ static void count_run(ml_batcher *b, size_t rows, size_t size, uint64_t ns)
   pthread_mutex_lock(&b->lock);
   b->stats.runs++;
   b->stats.rows += rows;
+  if (b->counters) ml_counters_observe(b->counters, b->sizes, rows);
   b->stats.filled += size - rows;
   if (rows > b->stats.largest) b->stats.largest = rows;
   b->stats.run_ns += ns;
@@ -625,7 +635,10 @@ static void *work(void *argument)
     }
     for (size_t i = 0; i < n; i++) {
       ml_batch_job *job = w->slices[i].job;
-      if (job->taken == 0) job->queue_ns = now - job->begin_ns;
+      if (job->taken == 0) {
+        job->queue_ns = now - job->begin_ns;
+        if (b->counters) ml_counters_observe(b->counters, b->times, job->queue_ns);
+      }
       if (job->taken + w->slices[i].count == job->rows) {
         unlink_job(b, job);
       } else {
@@ -659,6 +672,37 @@ static ml_status start_threads(ml_batcher *b, ml_error *err)
   return b->started > 0 ? ML_OK : ml_fail(err, ML_RESOURCE_EXHAUSTED, "cannot start a thread: %s", strerror(code));
 }
 
+static uint32_t series_of(const ml_batcher *b, ml_counters_kind kind, const char *family)
+{
+  char name[320];
+  size_t n = strlen(family) + 1;
+  if (b->labels_length > sizeof name - n) return ml_counters_series(b->counters, kind, "", 0);
+  memcpy(name, family, n);
+  memcpy(name + n, b->labels, b->labels_length);
+  return ml_counters_series(b->counters, kind, name, n + b->labels_length);
+}
+
+/* Each process has series of its own. */
+static void find_series(ml_batcher *b)
+{
+  b->sizes = series_of(b, ML_COUNTERS_SIZE, "batch_size");
+  b->times = series_of(b, ML_COUNTERS_SECONDS, "queue_seconds");
+  b->length = series_of(b, ML_COUNTERS_GAUGE, "queue_length");
+  b->refused = series_of(b, ML_COUNTERS_COUNT, "queue_rejected");
+  b->expired = series_of(b, ML_COUNTERS_COUNT, "queue_expired");
+}
+
+ml_status ml_batcher_count(ml_batcher *b, ml_counters *counters, const char *labels, size_t length, ml_error *err)
+{
+  if (b->counters) return ml_fail(err, ML_FAILED_PRECONDITION, "the batcher is counted already");
+  b->labels = ml_strndup(labels, length);
+  if (!b->labels) return ml_fail_memory(err, length + 1, "labels of a batcher");
+  b->labels_length = length;
+  b->counters = ml_counters_retain(counters);
+  b->process = 0;
+  return ML_OK;
+}
+
 /* Rows of the inputs; 0: they do not agree, or there are none. */
 static size_t rows_of(const ml_batcher *b, const ml_batch_job *job)
 {
@@ -685,6 +729,7 @@ static ml_status admit(ml_batcher *b, ml_batch_job *job, ml_error *err)
   size_t asked = job->rows < o->max_rows ? job->rows : o->max_rows; /* one that is spread over many runs would never find room */
   if (b->first && (b->stats.waiting_rows >= most || asked > most - b->stats.waiting_rows)) {
     b->stats.refused++;
+    if (b->counters) ml_counters_add(b->counters, b->refused, 1);
     return ml_fail(err, ML_UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full");
   }
   if (b->started < o->threads) ML_TRY(start_threads(b, err));
@@ -697,7 +742,10 @@ ml_status ml_batcher_submit(ml_batcher *b, ml_batch_job *job, ml_error *err)
   job->state = ML_BATCH_NEW;
   job->begin_ns = ml_clock_ns();
   pthread_mutex_lock(&b->lock);
-  if (b->started == 0) b->process = process;
+  if (b->started == 0) {
+    if (b->process != process && b->counters) find_series(b);
+    b->process = process;
+  }
   ml_status status = ML_OK;
   if (b->process != process) status = ml_fail(err, ML_FAILED_PRECONDITION, "the model's threads are those of the process that forked this one");
   if (status == ML_OK) status = admit(b, job, err);

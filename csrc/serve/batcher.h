@@ -1,12 +1,13 @@
 /* Dynamic batching: requests that arrive one by one run together.
  * Lives here: the queue of one model, the threads that merge what waits in it, run it and split the results, and the port through
- * which an event loop hears what has finished. Knows neither protocols nor servables. May include: graph, tensor, base.
+ * which an event loop hears what has finished. Knows neither protocols nor servables. May include: graph, tensor, base, counters.
  * Ownership: a job and its inputs belong to the submitter until ml_batcher_wait, ml_batcher_cancel or `done` says that it is over;
  * its outputs are the submitter's to release with ml_batch_job_clear. Every function may be called from any thread. Threads start
  * with the first job, so a batcher made before a fork works in the child. */
 #ifndef ML_SERVE_BATCHER_H
 #define ML_SERVE_BATCHER_H
 #include "graph/program.h"
+#include "serve/counters.h"
 #include "tensor/container.h"
 
 typedef struct ml_batcher ml_batcher;
@@ -66,6 +67,9 @@ ml_status ml_batcher_new(ml_program *program, const ml_batch_options *options, m
 /* No job may be left. Joins the threads. NULL allowed. */
 void ml_batcher_free(ml_batcher *batcher);
 ml_batch_stats ml_batcher_stats(ml_batcher *batcher);
+/* From now on sizes of runs, times in the queue, its length and what it refused or dropped are counted too, under `labels` (model and
+ * version, a NUL between them). Retains counters; only once, before the first job. */
+ml_status ml_batcher_count(ml_batcher *batcher, ml_counters *counters, const char *labels, size_t length, ml_error *err);
 const ml_batch_options *ml_batcher_options(const ml_batcher *batcher);
 
 /* UNAVAILABLE when the queue is full, INVALID_ARGUMENT when the request is too large; the job is then not in the queue. */

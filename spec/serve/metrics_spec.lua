@@ -1,6 +1,7 @@
 local app = require "mlserve.serve.app"
 local cjson = require "cjson"
 local core = require "mlserve.core"
+local cqueues = require "cqueues"
 local fake_servable = require "spec.support.fake_servable"
 local metrics = require "mlserve.serve.metrics"
 local net = require "mlserve.net"
@@ -135,7 +136,7 @@ describe("metrics", function()
     it_:route("GET", "^/x$", function() return answer end)
     it_:route("GET", "^/raise$", function() error("application error", 0) end)
     for _, each in ipairs { "text", { status = "200" }, { status = 0 / 0 }, { status = 1e300 }, { status = 200, verb = 'a"b' },
-      { status = 200, model = {}, version = 7 }, { status = 404, code = 'x"\n' }, { status = 201, body = 5 } } do
+      { status = 200, model = {}, version = 7 }, { status = 404, code = 'x"\n' } } do
       answer = each
       pcall(ask, "GET", "/x")
     end
@@ -294,7 +295,7 @@ describe("a server's metrics and access log", function()
     directory = process.directory()
     process.write(directory .. "/server.lua", ([[
       local fake_servable = require "spec.support.fake_servable"
-      local server = assert(require("mlserve.serve.server") { rest = { port = 0, head_timeout = 0.2 }, %s })
+      local server = assert(require("mlserve.serve.server") { %s })
       server:add_model("m", fake_servable.new(0))
       os.exit(server:run() and 0 or 1)
     ]]):format(options))
@@ -311,7 +312,7 @@ describe("a server's metrics and access log", function()
   local function page(path) return prometheus.parse(raw_http.request(port, "GET", path or PAGE).body) end
 
   it("count what came over sockets, refused heads too", function()
-    start ""
+    start "rest = { port = 0 }"
     for _ = 1, 5 do raw_http.request(port, "POST", "/v1/models/m:predict", ROW) end
     raw_http.request(port, "GET", "/v1/models/none")
     local connection = raw_http.connect(port)
@@ -327,14 +328,14 @@ describe("a server's metrics and access log", function()
   end)
 
   it("are off when they are not wanted", function()
-    start "metrics = false"
+    start "rest = { port = 0 }, metrics = false"
     assert.are.equal(404, raw_http.request(port, "GET", PAGE).status)
     assert.are.equal(404, raw_http.request(port, "GET", TENSORFLOW_PAGE).status)
   end)
 
   it("write each second, begin anew on SIGUSR1 and after a move, and write the rest at the end", function()
     local log = os.tmpname()
-    start(("access_log = %q"):format(log))
+    start(("rest = { port = 0 }, access_log = %q"):format(log))
     raw_http.request(port, "GET", "/v1/models/m?key=hunter2")
     assert.is_truthy(process.wait(5, function() return #lines_of(log) == 1 end), "not written after some seconds")
     local line = lines_of(log)[1]
@@ -361,8 +362,83 @@ describe("a server's metrics and access log", function()
     for _, suffix in ipairs { "", ".1", ".2" } do os.remove(log .. suffix) end
   end)
 
+  it("count what batching does", function()
+    directory = process.directory()
+    process.write(directory .. "/server.lua", [[
+      local core = require "mlserve.core"
+      local graph = core.graph "sum"
+      local x = graph:input("x", "float32", { -1, 3 })
+      graph:output(graph:node("MatMul", { x, graph:initializer("ones", core.tensor { { 1 }, { 1 }, { 1 } }) }), "y")
+      local server = assert(require("mlserve.serve.server") { rest = { port = 0 },
+        batching = { mode = "always", batch_timeout_micros = 20000, max_batch_size = 16, num_batch_threads = 1 } })
+      server:add_model("m", core.servable(core.program(graph), { model = "m", version = 1 }))
+      os.exit(server:run() and 0 or 1)
+    ]])
+    child = process.spawn_lua(directory .. "/server.lua")
+    port = tonumber(child:expect "listening on http://127%.0%.0%.1:(%d+)")
+    local loop, good = cqueues.new(), 0
+    for _ = 1, 8 do
+      loop:wrap(function()
+        for _ = 1, 5 do
+          if raw_http.request(port, "POST", "/v1/models/m:predict", ROW).status == 200 then good = good + 1 end
+        end
+      end)
+    end
+    assert(loop:loop(30))
+    assert.are.equal(40, good)
+    local samples, types = page(TENSORFLOW_PAGE)
+    local labels = '{model="m",version="1"}'
+    assert.are.equal(40, samples["mlserve_batch_size_sum" .. labels]) -- every row, however they were merged
+    assert.is_true(samples["mlserve_batch_size_count" .. labels] < 40, "nothing was merged")
+    assert.are.equal(40, samples["mlserve_queue_seconds_count" .. labels])
+    assert.is_true(samples["mlserve_queue_seconds_sum" .. labels] > 0.001)
+    assert.are.equal(0, samples["mlserve_queue_length" .. labels])
+    assert.are.equal("histogram", types[":tensorflow:serving:batching_session:processed_batch_size"])
+    assert.are.equal(40, samples[":tensorflow:serving:batching_session:processed_batch_size_sum" .. labels])
+  end)
+
+  it("are those of all workers, the killed ones included, and SIGUSR1 reaches every one", function()
+    local log = os.tmpname()
+    start(("rest = { port = 0, workers = 2 }, access_log = %q"):format(log))
+    local function ask(n)
+      for _ = 1, n do assert.are.equal(200, raw_http.request(port, "POST", "/v1/models/m:predict", ROW).status) end
+    end
+    -- connections are shared out as the workers take them: until both have
+    local samples
+    local asked = 0
+    assert.is_truthy(process.wait(20, function()
+      ask(20)
+      asked = asked + 20
+      samples = page()
+      return samples.mlserve_processes == 2
+    end), "one worker got every request")
+    local name = 'mlserve_requests_total{model="m",version="1",verb="predict",code="200"}'
+    assert.are.equal(asked, samples[name])
+    assert.are.equal(1, samples.mlserve_requests_in_flight)
+    local pipe = io.popen("ps -o pid= --ppid " .. child.pid)
+    local victim = tonumber(pipe:read "*l")
+    pipe:close()
+    os.execute("kill -9 " .. victim)
+    child:expect "process %d+%) ended" -- and is replaced
+    ask(5)
+    assert.are.equal(asked + 5, page()[name])
+    os.rename(log, log .. ".1")
+    child:signal "USR1"
+    assert.is_truthy(process.wait(5, function() return process.slurp(log) end))
+    for _ = 1, 10 do raw_http.request(port, "GET", "/after") end
+    assert.are.equal(0, child:stop())
+    child = nil
+    local after = 0
+    for _, line in ipairs(lines_of(log)) do -- beside what had not been written before
+      if line.path == "/after" then after = after + 1 end
+    end
+    assert.are.equal(10, after)
+    os.remove(log)
+    os.remove(log .. ".1")
+  end)
+
   it("may go to standard output", function()
-    start 'access_log = "-"'
+    start 'rest = { port = 0 }, access_log = "-"'
     raw_http.request(port, "GET", "/here")
     assert.are.equal("/here", cjson.decode(child:expect('\n({"time"[^\n]+})\n')).path)
   end)

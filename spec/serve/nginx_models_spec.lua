@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local nginx_of = require "spec.support.nginx"
 local process = require "spec.support.process"
+local prometheus = require "spec.support.prometheus"
 local raw_http = require "spec.support.raw_http"
 
 local quote = process.quote
@@ -242,13 +243,23 @@ describe("models in nginx", function()
   end)
 
   it("runs from the command line, and ends with nginx", function()
-    local temporary = process.directory()
+    local temporary, log, monitoring = process.directory(), os.tmpname(), os.tmpname()
+    process.write(monitoring, 'prometheus_config { enable: true path: "/watch" }')
     local server = process.spawn(string.format("env TMPDIR=%s LUA_PATH=%s LUA_CPATH=%s %s bin/mlserve serve --transport nginx --rest-port 0 "
-      .. "--workers 2 --model cheap=%s/cheap", temporary, quote(package.path), quote(package.cpath), process.lua, models))
+      .. "--workers 2 --model cheap=%s/cheap --access-log %s --monitoring_config_file %s", temporary, quote(package.path),
+      quote(package.cpath), process.lua, models, quote(log), quote(monitoring)))
     local address = tonumber(server:expect("listening on http://127%.0%.0%.1:(%d+) %(nginx, 2 workers%)", 20))
     assert.are.equal(200, raw_http.request(address, "POST", "/v1/models/cheap:predict", body(1)).status)
+    for _, path in ipairs { "/metrics", "/watch" } do
+      local samples = prometheus.parse(raw_http.request(address, "GET", path).body)
+      assert.are.equal(1, samples['mlserve_requests_total{model="cheap",version="1",verb="predict",code="200"}'], path)
+    end
+    assert.are.equal(404, raw_http.request(address, "GET", "/monitoring/prometheus/metrics").status)
     server:signal "TERM"
     assert.are.equal(0, server:code(15))
+    assert.are.equal(4, select(2, process.slurp(log):gsub("\n", "")))
+    os.remove(log)
+    os.remove(monitoring)
     assert.has_error(function() raw_http.connect(address) end)
     local pipe = io.popen("ls -A " .. temporary)
     assert.are.equal("", pipe:read "*a")

@@ -168,6 +168,14 @@ function methods:observe(family, value, model, version)
   self.counters:observe(series, FAMILIES[family].kind == "seconds" and value * 1e9 or value)
 end
 
+--- Counts what the batches of a servable do, when its requests are merged (mlserve.serve.batching).
+---@param servable any
+function methods:feed(servable)
+  if not servable.count_in or not servable:batched() then return end
+  local ok, message = servable:count_in(self.counters)
+  if not ok then self.log("warn", "metrics: " .. message) end
+end
+
 ---------------------------------------------------------------------------------------------------------------------------
 -- the text
 

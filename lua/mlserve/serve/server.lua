@@ -105,6 +105,13 @@ local function servable_of(name, model, signature, version)
   return model:servable(given)
 end
 
+-- How a model's requests run, and who counts it.
+local function prepare(self, servable, name, directory)
+  local report, message = self.batching:apply(servable, name, directory)
+  if self.app.observer then self.app.observer:feed(servable) end
+  return report, message
+end
+
 --- Serves a model of this program.
 ---@param name string letters, digits, ".", "_", "-"
 ---@param model table|userdata a model (with servable(options), inputs() and outputs()) or a servable
@@ -126,7 +133,7 @@ function methods:add_model(name, model, signature, version)
   elseif not model.predict_json then
     error("add_model: argument 2: a model or a servable expected", 2)
   end
-  if servable.batching and servable.batched and not servable:batched() then self.batching:apply(servable, name) end
+  if servable.batching and servable.batched and not servable:batched() then prepare(self, servable, name) end
   local ok, message = pcall(self.repository.add_model, self.repository, name, servable, version)
   if not ok then error("add_model: " .. tostring(message), 2) end
   return self
@@ -340,12 +347,13 @@ function M.new(given)
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
   local log = values.log or default_log
+  local self
   local models = repository.new {
     limits = values.limits, admin = values.admin, scan_interval = values.scan_interval, warm_up = values.warm_up, log = log,
     retries = values.retries, retry_interval = values.retry_interval,
-    prepare = function(servable, name, directory) return merging:apply(servable, name, directory) end,
+    prepare = function(servable, name, directory) return prepare(self, servable, name, directory) end,
   }
-  local self = setmetatable({
+  self = setmetatable({
     rest = rest, reload_hook = values.reload, log = log, own_log = values.log ~= nil, repository = models,
     app = app.new { compression = compression_of(rest) },
     batching = merging,
