@@ -67,13 +67,16 @@ local function log_line(_, message) log(ngx.ERR, message) end
 local function every_second(f) ngx.timer.every(1, f) end
 
 -- Options of the repository.
-local function repository_options(values, pool, merging)
+local function repository_options(values, pool, merging, application)
   return {
     limits = values.limits, admin = values.admin, warm_up = values.warm_up, retries = values.retries, retry_interval = values.retry_interval,
     scan_interval = values.watch > 0 and values.watch or 0,
     prepare = function(servable, name, directory) -- runs the model a few times: in a thread once there are some
-      if not pool:usable() then return merging:apply(servable, name, directory) end
-      return pool:run("merge", servable:handle(), name, directory, values.batching)
+      local ok, message
+      if pool:usable() then ok, message = pool:run("merge", servable:handle(), name, directory, values.batching)
+      else ok, message = merging:apply(servable, name, directory) end
+      if ok ~= nil and application.observer then application.observer:feed(servable) end
+      return ok, message
     end,
     log = function(level, message) log(level == "error" and ngx.ERR or level == "warn" and ngx.WARN or ngx.NOTICE, message) end,
   }
@@ -106,7 +109,8 @@ function M.init(given)
   }
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.nginx.init: batching: " .. problem, 2) end
-  local models = repository.new(repository_options(values, pool, merging))
+  local application = app.new { compression = values.compression }
+  local models = repository.new(repository_options(values, pool, merging, application))
   local errors = {}
   local has_core, core = pcall(require, "mlserve.core")
   if has_core then core.set_threads(values.threads) end
@@ -115,6 +119,10 @@ function M.init(given)
     errors[#errors + 1] = message
     log(ngx.ERR, message)
   end
+  application:mount(tfserving.routes(models, { cors = values.cors }))
+  application:mount(kserve.routes(models, { admin = values.admin }))
+  note(metrics.watch(application, models, values.metrics, values.access_log, log_line, every_second))
+  openapi.mount(application)
   for name, source in pairs(values.models or {}) do
     if type(source) == "string" then note(models:add_directory(name, source))
     else
@@ -131,19 +139,11 @@ function M.init(given)
     for _, each in ipairs(problems or { message }) do note(nil, each) end
   end
   adopt(models, pool)
-  state = { repository = models, app = app.new { compression = values.compression }, pool = pool, watch = values.watch, scores = {} }
+  state = { repository = models, app = application, pool = pool, watch = values.watch, scores = {} }
   state.clock = has_core and core.clock or ngx.now
   for name, each in pairs(values.scores or {}) do
     state.scores[name] = new_scorer(each, format("mlserve.nginx.init: scores.%s", tostring(name)))
   end
-  state.app:mount(tfserving.routes(models, { cors = values.cors }))
-  state.app:mount(kserve.routes(models, { admin = values.admin }))
-  local watched, why = metrics.watch(state.app, models, values.metrics, values.access_log, log_line, every_second)
-  if not watched then
-    errors[#errors + 1] = why
-    log(ngx.ERR, why)
-  end
-  openapi.mount(state.app)
   if #errors > 0 then return nil, concat(errors, "\n") end
   return true
 end
