@@ -136,7 +136,7 @@ describe("metrics", function()
     it_:route("GET", "^/x$", function() return answer end)
     it_:route("GET", "^/raise$", function() error("application error", 0) end)
     for _, each in ipairs { "text", { status = "200" }, { status = 0 / 0 }, { status = 1e300 }, { status = 200, verb = 'a"b' },
-      { status = 200, model = {}, version = 7 }, { status = 404, code = 'x"\n' } } do
+      { status = 200, model = {}, version = 7 }, { status = 404, code = 'x"\n' }, { status = 201, body = 5 } } do
       answer = each
       pcall(ask, "GET", "/x")
     end
@@ -312,7 +312,7 @@ describe("a server's metrics and access log", function()
   local function page(path) return prometheus.parse(raw_http.request(port, "GET", path or PAGE).body) end
 
   it("count what came over sockets, refused heads too", function()
-    start "rest = { port = 0 }"
+    start "rest = { port = 0, head_timeout = 0.2 }"
     for _ = 1, 5 do raw_http.request(port, "POST", "/v1/models/m:predict", ROW) end
     raw_http.request(port, "GET", "/v1/models/none")
     local connection = raw_http.connect(port)
