@@ -9,7 +9,6 @@ local cqueues = require "cqueues"
 local execute = require "mlserve.serve.execute"
 local process = require "spec.support.process"
 local raw_http = require "spec.support.raw_http"
-local textproto = require "mlserve.serve.textproto"
 
 -- y = x · (1 … 1), `work` times over so that it takes a while
 local function summing(work, width)
@@ -53,34 +52,6 @@ end
 local function body(...) return cjson.encode { instances = { ... } } end
 local function predictions(text) return cjson.decode((assert(text))).predictions end
 
-describe("text format", function()
-  it("reads fields, messages, lists, strings and comments", function()
-    assert.are.same({ a = { 1, -2.5, 3 }, b = { true, false }, c = { "x\ny\"A\\" }, d = { { e = { "NAME" } }, { e = { { f = { 1 } } } } }, g = {} },
-      textproto.parse [[
-        # first
-        a: 1 a: [-2.5, 3]; b: true, b: false
-        c: "x\ny" '\"\x41\\'   # in two pieces
-        d { e: NAME } d: < e { f: 1.0f } >
-        g: []
-      ]])
-    assert.are.same({}, textproto.parse "")
-  end)
-
-  it("says where it is wrong", function()
-    for text, expected in pairs {
-      ["a: 1\nb 2"] = "line 2: ':' expected after 'b', got '2'",
-      ["a {\n b: 1"] = "line 2: '}' expected, got the end",
-      ["a: 'x\n'"] = "line 1: a string does not end",
-      ["a: }"] = "line 1: a value expected, got '}'",
-      ["a: [1 2]"] = "line 1: ']' expected, got '2'",
-      ["}"] = "line 1: the name of a field expected, got '}'",
-      [("a {"):rep(100)] = "line 1: messages are nested too deeply",
-    } do
-      assert.are.same({ nil, expected }, { textproto.parse(text) })
-    end
-  end)
-end)
-
 describe("batching parameters", function()
   it("are TensorFlow Serving's, with its defaults", function()
     local options = assert(batching.parse [[
@@ -106,15 +77,18 @@ describe("batching parameters", function()
 
   it("are refused with the name of what is wrong", function()
     for text, expected in pairs {
-      ["max_batch: 1"] = "unknown field 'max_batch'",
-      ["max_batch_size: 1"] = "'max_batch_size': { value: … } expected, got 1",
-      ["max_batch_size { value: 0 }"] = "'max_batch_size': an integer not below 1 expected, got 0",
-      ["max_batch_size { value: 1.5 }"] = "'max_batch_size': an integer not below 1 expected, got 1.5",
-      ["max_batch_size { size: 1 }"] = "'max_batch_size': unknown field 'size'",
-      ["pad_variable_length_inputs: 3"] = "'pad_variable_length_inputs': boolean expected, got 3",
-      ["max_batch_size { value: 1 } max_batch_size { value: 2 }"] = "'max_batch_size' is given twice",
+      ["max_batch: 1"] = "t:1:1: unknown field 'max_batch'; known: allowed_batch_sizes, batch_timeout_micros, enable_large_batch_splitting, "
+        .. "max_batch_size, max_enqueued_batches, max_execution_batch_size, num_batch_threads, pad_variable_length_inputs, thread_pool_name",
+      ["max_batch_size: 1"] = "t:1:17: '{' expected behind 'max_batch_size', got '1'",
+      ["max_batch_size { value: 0 }"] = "t: 'max_batch_size': an integer not below 1 expected, got 0",
+      ["max_batch_size {}"] = "t: 'max_batch_size': an integer not below 1 expected, got 0",
+      ["allowed_batch_sizes: [1, -2]"] = "t: 'allowed_batch_sizes': an integer not below 1 expected, got -2",
+      ["max_batch_size { value: 1.5 }"] = "t:1:25: integer expected, got '1.5'",
+      ["max_batch_size { size: 1 }"] = "t:1:18: unknown field 'size'; known: value",
+      ["pad_variable_length_inputs: 3"] = "t:1:29: pad_variable_length_inputs: true or false expected, got '3'",
+      ["max_batch_size { value: 1 } max_batch_size { value: 2 }"] = "t:1:29: 'max_batch_size' is given twice",
     } do
-      assert.are.same({ nil, expected }, { batching.parse(text) })
+      assert.are.same({ nil, expected }, { batching.parse(text, "t") })
     end
     assert.error_matches(function() batching.config { sizes = 1 } end, "unknown option 'sizes'; known: allowed_batch_sizes,")
     assert.error_matches(function() batching.config "sometimes" end, "'mode': \"auto\", \"always\" or \"never\" expected")

@@ -1,5 +1,5 @@
 local config = require "mlserve.serve.config"
-local protobuf_text = require "mlserve.serve.protobuf_text"
+local textproto = require "mlserve.serve.textproto"
 
 local FIELDS = {
   name = { type = "string" }, flag = { type = "bool" }, count = { type = "uint32" }, small = { type = "int32" }, large = { type = "int64" },
@@ -9,7 +9,7 @@ local FIELDS = {
   each = { type = "message", repeated = true, fields = { key = { type = "string" }, value = { type = "int64" } } },
 }
 
-local function parse(text) return protobuf_text.parse(text, FIELDS, "t") end
+local function parse(text) return textproto.parse(text, FIELDS, "t") end
 
 describe("protocol buffers in text form", function()
   it("are read in every way protobuf writes them", function()
@@ -28,7 +28,7 @@ describe("protocol buffers in text form", function()
       { value.name, value.flag, value.count, value.small, value.large, value.colour })
     assert.are.same({ 1, 2, 16, 8 }, value.list)
     assert.are.same({ value = 3 }, value.size)
-    assert.are.same({ x = 1, y = 2 }, protobuf_text.map(value.each))
+    assert.are.same({ x = 1, y = 2 }, textproto.map(value.each))
     assert.are.same({}, value.a)
     assert.are.same({ list = {}, each = {} }, parse "")
     assert.are.equal("\a\n\\'\"A\255\195\169\240\159\152\128", parse([[name: "\a\n\\'\"\x41\377\u00e9\U0001F600"]]).name)

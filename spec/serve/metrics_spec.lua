@@ -242,7 +242,7 @@ describe("metrics", function()
     for text, part in pairs {
       ["prometheus_config { enable: maybe }"] = "true or false", ["prometheus_config { path: x }"] = "path",
       ["prometheus_config { port: 1 }"] = "unknown field 'port'", ["prometheus_config {"] = "expected",
-      ["other { }"] = "expected", ["prometheus_config { nonsense }"] = "unknown field",
+      ["other { }"] = "unknown field 'other'", ["prometheus_config { nonsense }"] = "unknown field",
     } do
       local config, message = metrics.parse_config(text)
       assert.is_nil(config)

@@ -17,14 +17,18 @@ local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable,
 
 local M = {}
 
--- kind of each field of BatchingParameters; { value: … } is how its wrapper types are written
+local function wrapped(kind) return { type = "message", fields = { value = { type = kind } } } end
+
+-- BatchingParameters
 local FIELDS = {
-  max_batch_size = "wrapped", batch_timeout_micros = "wrapped", max_enqueued_batches = "wrapped", num_batch_threads = "wrapped",
-  max_execution_batch_size = "wrapped", enable_large_batch_splitting = "wrapped", thread_pool_name = "wrapped",
-  allowed_batch_sizes = "repeated", pad_variable_length_inputs = "plain",
+  max_batch_size = wrapped "int64", batch_timeout_micros = wrapped "int64", max_enqueued_batches = wrapped "int64",
+  num_batch_threads = wrapped "int64", max_execution_batch_size = wrapped "int64", enable_large_batch_splitting = wrapped "bool",
+  thread_pool_name = wrapped "string", allowed_batch_sizes = { type = "int64", repeated = true },
+  pad_variable_length_inputs = { type = "bool" },
 }
 
 local TYPES = { enable_large_batch_splitting = "boolean", pad_variable_length_inputs = "boolean", thread_pool_name = "string" }
+local UNSET = { boolean = false, string = "", number = 0 } -- a wrapper without a value
 local SMALLEST = { batch_timeout_micros = 0 }
 
 local OWN = { mode = "string", inline_below = "number" }
@@ -38,25 +42,21 @@ local function check_value(name, value)
   end
 end
 
-local function read_field(name, values)
-  local kind, list = FIELDS[name], {}
-  if not kind then return nil, format("unknown field '%s'", name) end
-  for i, value in ipairs(values) do
-    if kind == "wrapped" then
-      if type(value) ~= "table" then return nil, format("'%s': { value: … } expected, got %s", name, tostring(value)) end
-      for inner in pairs(value) do
-        if inner ~= "value" then return nil, format("'%s': unknown field '%s'", name, inner) end
-      end
-      value = value.value and value.value[1]
-      if value == nil then value = (TYPES[name] == "boolean") and false or TYPES[name] and "" or 0 end
+local function read_field(name, value)
+  if FIELDS[name].repeated then
+    for _, each in ipairs(value) do
+      local problem = check_value(name, each)
+      if problem then return nil, problem end
     end
-    local problem = check_value(name, value)
-    if problem then return nil, problem end
-    list[i] = value
+    return value
   end
-  if kind ~= "repeated" and #list > 1 then return nil, format("'%s' is given twice", name) end
-  if kind == "repeated" then return list end
-  return list[1]
+  if FIELDS[name].fields then
+    value = value.value
+    if value == nil then value = UNSET[TYPES[name] or "number"] end
+  end
+  local problem = check_value(name, value)
+  if problem then return nil, problem end
+  return value
 end
 
 local function processors()
@@ -66,18 +66,20 @@ end
 
 --- Reads BatchingParameters in text format. What is not given has TensorFlow Serving's defaults.
 ---@param text string
+---@param what? string where it comes from, for messages
 ---@return table|nil options
 ---@return string|nil message
-function M.parse(text)
-  local fields, problem = textproto.parse(text)
+function M.parse(text, what)
+  local fields, problem = textproto.parse(text, FIELDS, what)
   if not fields then return nil, problem end
+  if #fields.allowed_batch_sizes == 0 then fields.allowed_batch_sizes = nil end
   local options = {
     max_batch_size = 1000, batch_timeout_micros = 0, max_enqueued_batches = 10, num_batch_threads = processors(),
     pad_variable_length_inputs = false, enable_large_batch_splitting = false,
   }
-  for name, values in pairs(fields) do
-    local value, message = read_field(name, values)
-    if value == nil then return nil, message end
+  for name, given in pairs(fields) do
+    local value, message = read_field(name, given)
+    if value == nil then return nil, format("%s: %s", what or "text", message) end
     options[name] = value
   end
   options.thread_pool_name = nil -- every model has threads of its own
@@ -93,9 +95,7 @@ function M.read(path)
   local text = file:read "*a"
   file:close()
   if not text then return nil, format("cannot read %s", path) end
-  local options, problem = M.parse(text)
-  if not options then return nil, format("%s: %s", path, problem) end
-  return options
+  return M.parse(text, path)
 end
 
 local function check_options(given, what)
@@ -103,7 +103,7 @@ local function check_options(given, what)
     local problem
     if OWN[name] then
       if type(value) ~= OWN[name] then problem = format("'%s': %s expected, got %s", name, OWN[name], type(value)) end
-    elseif FIELDS[name] == "repeated" then
+    elseif FIELDS[name] and FIELDS[name].repeated then
       if type(value) ~= "table" then problem = format("'%s': an array expected, got %s", name, type(value))
       else for _, each in ipairs(value) do problem = problem or check_value(name, each) end end
     elseif FIELDS[name] then

@@ -15,7 +15,7 @@
 
 local options = require "mlserve.options"
 local repository = require "mlserve.serve.repository"
-local textproto = require "mlserve.serve.protobuf_text"
+local textproto = require "mlserve.serve.textproto"
 
 local find, format = string.find, string.format
 local ipairs, pairs, pcall, sort, tostring, type = ipairs, pairs, pcall, table.sort, tostring, type

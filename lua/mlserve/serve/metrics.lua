@@ -11,6 +11,7 @@
 
 local json = require "mlserve.serve.json"
 local options = require "mlserve.options"
+local textproto = require "mlserve.serve.textproto"
 
 local concat, find, format, gmatch, gsub, match, sort, sub =
   table.concat, string.find, string.format, string.gmatch, string.gsub, string.match, table.sort, string.sub
@@ -485,32 +486,23 @@ function M.watch(app, repository, given, access_log, log, every)
   return self:attach(app)
 end
 
+local MONITORING = {
+  prometheus_config = { type = "message", fields = { enable = { type = "bool" }, path = { type = "string" } } },
+}
+
 --- What TensorFlow Serving's monitoring_config_file says: `prometheus_config { enable: true, path: "/…" }`.
 ---@param text string
+---@param what? string where it comes from, for messages
 ---@return table|nil config { enable, path }
 ---@return string|nil message
-function M.parse_config(text)
-  local rest = gsub(text, "#[^\n]*", "")
-  local body = match(rest, "^%s*prometheus_config%s*:?%s*{([^{}]*)}%s*$")
-  if match(rest, "^%s*$") then return { enable = false } end
-  if not body then return nil, "prometheus_config { enable: true path: \"/PATH\" } expected" end
-  local config, at = { enable = false }, 1
-  while find(body, "[^%s,;]", at) do
-    local _, behind, name, value = find(body, '^[%s,;]*(%a+)%s*:%s*(%S+)', at)
-    local quote, inner = match(value or "", "^([\"'])([^\"']*)[\"'][,;]?$")
-    if name == "enable" then
-      value = match(value, "^(%a+)[,;]?$")
-      if value ~= "true" and value ~= "false" then return nil, "enable: true or false expected" end
-      config.enable = value == "true"
-    elseif name == "path" and quote and sub(inner, 1, 1) == "/" then
-      config.path = inner
-    else
-      return nil, format("prometheus_config: %s", name == "path" and "path: \"/PATH\" expected"
-        or "unknown field '" .. tostring(name or sub(body, at)) .. "'; known: enable, path")
-    end
-    at = behind + 1
+function M.parse_config(text, what)
+  local parsed, message = textproto.parse(text, MONITORING, what)
+  if not parsed then return nil, message end
+  local config = parsed.prometheus_config or {}
+  if config.path and sub(config.path, 1, 1) ~= "/" then
+    return nil, format("%s: prometheus_config: path: \"/PATH\" expected, got \"%s\"", what or "text", config.path)
   end
-  return config
+  return { enable = config.enable or false, path = config.path }
 end
 
 --- The same from a file.
@@ -522,10 +514,7 @@ function M.read_config(path)
   local text = file and file:read "*a"
   if file then file:close() end
   if not text then return nil, format("monitoring config file '%s': %s", path, message or "cannot be read") end
-  local config
-  config, message = M.parse_config(text)
-  if not config then return nil, format("monitoring config file '%s': %s", path, message) end
-  return config
+  return M.parse_config(text, path)
 end
 
 return M
