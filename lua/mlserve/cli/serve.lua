@@ -81,9 +81,9 @@ function serve.run(args)
   local server, problems, hopeless
   if not ok then return nil, message, 2 end
   for _, line in ipairs(notices) do io.stderr:write("mlserve serve: ", line, "\n") end
+  if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
   if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
-  if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
   if args.batching_parameters_file then
     ok, message = require("mlserve.serve.batching").read(args.batching_parameters_file)
@@ -92,7 +92,6 @@ function serve.run(args)
   local monitoring, reason = monitoring_of(args)
   if monitoring == nil then return nil, reason, 2 end
   local given = models.options(args)
-  given.batching = { mode = args.batching, file = args.batching_parameters_file }
   given.metrics, given.access_log = monitoring, args.access_log
   given.rest = {
     host = args.host, port = not args.no_tcp and args.rest_port, workers = args.workers, unix_socket = args.unix_socket,

@@ -61,6 +61,7 @@ function M.add(parser)
   parser:option("--max_num_load_retries", "Times that a version that fails is tried again by itself.", "5"):argname("N"):convert(arguments.integer(0, 1000000))
   parser:option("--load_retry_interval_micros", "Time between these.", "60000000"):argname("MICROSECONDS"):convert(arguments.integer(0))
   parser:option("--enable_batching", "As --batching auto; =false: as --batching never."):args("?"):convert(boolean)
+  parser:option("--enable_per_model_batching_parameters", "Read batching_params.pbtxt in each version's directory as well."):args("?"):convert(boolean)
   parser:option("--enable_model_warmup", "=false: as --warm-up 0."):args("?"):convert(boolean)
   for _, name in ipairs(GRPC) do parser:option("--" .. name):args("?"):hidden(true) end
   for _, name in ipairs(IGNORED) do parser:option("--" .. name):args("?"):hidden(true) end
@@ -95,16 +96,21 @@ function M.normalise(args)
     return nil, "no models: --model NAME=BASEDIR, --models DIR, --model_config_file FILE or --model_base_path DIR expected"
   end
   if batching ~= nil then args.batching = args.batching or (batching and "auto" or "never") end
+  args.batching_per_model = flag_value(args.enable_per_model_batching_parameters) or false
   if flag_value(args.enable_model_warmup) == false then args.warm_up = 0 end
   if #grpc > 0 then notices[#notices + 1] = format("gRPC is not served yet: %s without effect; REST is", concat(grpc, ", ")) end
   if #ignored > 0 then notices[#notices + 1] = format("without effect here: %s", concat(ignored, ", ")) end
   return true, nil, notices
 end
 
+--- The option `batching` of either transport.
+function M.batching(args) return { mode = args.batching, file = args.batching_parameters_file, per_model = args.batching_per_model } end
+
 --- The options of mlserve.server that follow from the arguments.
 function M.options(args)
   local interval = args.file_system_poll_wait_seconds
   return {
+    batching = M.batching(args),
     admin = args.admin or false, scan_interval = interval and math.max(0, interval) or nil, warm_up = args.warm_up or 1,
     retries = args.max_num_load_retries, retry_interval = args.load_retry_interval_micros * 1e-6,
   }

@@ -23,7 +23,7 @@ function M.run(args, monitoring_of)
     init = {
       models = models, directories = args.models, config = args.model_config_file, config_interval = args.model_config_file_poll_wait_seconds,
       threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
-      batching = { mode = args.batching, file = args.batching_parameters_file }, metrics = metrics, access_log = args.access_log,
+      batching = require("mlserve.cli.serve_models").batching(args), metrics = metrics, access_log = args.access_log,
       admin = args.admin, warm_up = args.warm_up, watch = interval and math.max(0, interval) or nil, retries = args.max_num_load_retries,
       retry_interval = args.load_retry_interval_micros * 1e-6,
     },
