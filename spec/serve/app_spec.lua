@@ -23,6 +23,50 @@ describe("the application", function()
     assert.has_error(function() it_:route("GET", "^/a$") end)
   end)
 
+  it("finds exact paths before patterns", function()
+    local it_ = app.new()
+    it_:route("*", "^/p%.S/", function() return { status = 200, body = "pattern" } end)
+    it_:mount {
+      { method = "POST", path = "/p.S/M", handler = function(each) return { status = 200, body = each.path } end },
+      { method = "POST", path = "/p.S/W", handler = function() return { status = 200, trailers = {} } end, stream = true },
+      { method = "GET", path = "/only", handler = function() return { status = 200 } end },
+      { method = "PUT", path = "/only", handler = function() return { status = 201 } end },
+      { method = "*", path = "/any", handler = function(each) return { status = 200, body = each.method } end },
+    }
+    assert.are.equal("/p.S/M", it_:handle(request("POST", "/p.S/M")).body)
+    assert.are.equal("pattern", it_:handle(request("GET", "/p.S/M")).body)
+    assert.are.equal("pattern", it_:handle(request("POST", "/p.S/m")).body)
+    assert.are.equal("DELETE", it_:handle(request("DELETE", "/any")).body)
+    local response = it_:handle(request("POST", "/only"))
+    assert.are.same({ 405, "GET, PUT" }, { response.status, response.headers.allow })
+    assert.are.same({ true, false, false, false }, { it_:streaming("POST", "/p.S/W"), it_:streaming("POST", "/p.S/M"),
+      it_:streaming("GET", "/p.S/W"), it_:streaming("POST", "/nowhere") })
+    assert.has_error(function() it_:mount { { method = "POST", path = "/x" } } end)
+  end)
+
+  it("asks the fallbacks before it answers 404 or 405", function()
+    local it_ = app.new()
+    it_:route("GET", "^/a$", function() return { status = 200 } end)
+    it_:fallback(function(each) return each.headers.mine and { status = 299 } or nil end)
+    assert.are.equal(404, it_:handle(request("GET", "/")).status)
+    assert.are.equal(405, it_:handle(request("PUT", "/a")).status)
+    for _, path in ipairs { "/", "/a" } do
+      assert.are.equal(299, it_:handle({ method = "PUT", path = path, headers = { mine = "yes" }, body = "" }).status)
+    end
+    assert.are.equal(200, it_:handle({ method = "GET", path = "/a", headers = { mine = "yes" }, body = "" }).status)
+    assert.has_error(function() it_:fallback(1) end)
+  end)
+
+  it("leaves bodies with trailers as they are", function()
+    local it_ = app.new { compression = { min_response = 1 } }
+    local long = ("x"):rep(10000)
+    it_:exact("GET", "/plain", function() return { status = 200, body = long } end)
+    it_:exact("GET", "/trailers", function() return { status = 200, body = long, trailers = { ["x-y"] = "z" } } end)
+    local function size(path) return #it_:handle({ method = "GET", path = path, headers = { ["accept-encoding"] = "gzip" }, body = "" }).body end
+    assert.is_true(size "/plain" < 1000)
+    assert.are.equal(10000, size "/trailers")
+  end)
+
   it("percent-decodes", function()
     for text, expected in pairs {
       ["a"] = "a", ["a%20b"] = "a b", ["%C3%a9"] = "\195\169", ["%"] = "%", ["%4"] = "%4", ["%zz"] = "%zz", ["%2541"] = "%41",

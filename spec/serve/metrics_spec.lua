@@ -61,6 +61,22 @@ describe("metrics", function()
     assert.are.equal(405, ask("POST", PAGE).status)
   end)
 
+  it("count gRPC's refusals under the status that REST has for them", function()
+    local ask, _, _, it_ = new()
+    local grpc = require "mlserve.serve.protocols.grpc"
+    it_:exact("POST", "/p.S/M", grpc.unary(function(message, request)
+      request.model, request.version, request.verb = "m", "3", "infer"
+      if message == "" then return nil, "empty", "INVALID_ARGUMENT" end
+      return message
+    end))
+    for _, body in ipairs { grpc.frame "x", grpc.frame "", grpc.frame "" } do
+      assert.are.equal(200, it_:handle({ method = "POST", path = "/p.S/M", headers = { ["content-type"] = "application/grpc" }, body = body }).status)
+    end
+    local samples = prometheus.parse(ask("GET", PAGE).body)
+    assert.are.equal(1, samples['mlserve_requests_total{model="m",version="3",verb="infer",code="200"}'])
+    assert.are.equal(2, samples['mlserve_requests_total{model="m",version="3",verb="infer",code="400"}'])
+  end)
+
   it("time what the handler took", function()
     local ask, _, _, it_ = new()
     it_:route("GET", "^/slow$", function()

@@ -1,17 +1,25 @@
 --- The application: a table of routes, independent of every transport.
 --
 --   app:route("GET", "^/healthz$", function(request) return { status = 200, body = "ok" } end)
+--   app:mount { { method = "POST", path = "/package.Service/Method", handler = handler } }
 --   response = app:handle { method = "GET", path = "/healthz", query = nil, headers = {}, body = "" }
 --
+-- A route has a pattern or a path. Paths are found in one look-up, before any pattern is tried. What no route wants goes to the
+-- fallbacks, then it is a 404 or a 405. A route with stream = true is called when the head of the request is there: it reads and writes
+-- request.stream itself, and the response holds only what follows (trailers).
+--
 -- A request has method, path (as sent: percent-encoded, without the query), query (string or nil), headers (lower-case names)
--- and body (string). A response has status, headers (optional) and body (optional). Protocols offer lists of routes; transports
+-- and body (string). A response has status, headers, body and trailers (tables but the body; all optional but the status). Tables in a
+-- response may be shared with other responses: nobody changes them. Protocols offer lists of routes; transports
 -- call handle. Neither knows the other, and neither sees compressed bodies: handlers get and give plain ones.
 
 local compress = require "mlserve.serve.compress"
 local json = require "mlserve.serve.json"
 
 local concat, find, format, gsub, match = table.concat, string.find, string.format, string.gsub, string.match
-local char, error, ipairs, pcall, setmetatable, tonumber, type = string.char, error, ipairs, pcall, setmetatable, tonumber, type
+local char, error, ipairs, pairs, pcall, setmetatable, tonumber, type =
+  string.char, error, ipairs, pairs, pcall, setmetatable, tonumber, type
+local sort = table.sort
 
 local methods = {}
 local mt = { __name = "mlserve.app", __index = methods }
@@ -35,10 +43,49 @@ function methods:route(method, pattern, handler)
   return self
 end
 
---- Adds a protocol's list of { method =, pattern =, handler = }.
-function methods:mount(routes)
-  for _, route in ipairs(routes) do self:route(route.method, route.pattern, route.handler) end
+--- Adds a route for one path. A second one for the same method and path takes the first one's place.
+---@param method string an HTTP method in capitals, or "*" for all
+---@param path string as sent
+---@param handler function handler(request) -> response
+---@param stream? boolean called with request.stream as soon as the head is there
+function methods:exact(method, path, handler, stream)
+  if type(method) ~= "string" or type(path) ~= "string" or type(handler) ~= "function" then
+    error(format("app:exact: (method, path, handler) expected, got (%s, %s, %s)", type(method), type(path), type(handler)), 2)
+  end
+  local known = self.paths[path]
+  if not known then
+    known = {}
+    self.paths[path] = known
+  end
+  known[method] = { handler = handler, stream = stream or false }
   return self
+end
+
+--- Adds a protocol's list of { method =, pattern = | path =, handler =, stream = }.
+function methods:mount(routes)
+  for _, route in ipairs(routes) do
+    if route.path then self:exact(route.method, route.path, route.handler, route.stream)
+    else self:route(route.method, route.pattern, route.handler) end
+  end
+  return self
+end
+
+--- Adds a handler for requests that no route wants: fallback(request) -> response, or nil when it is none of its business either.
+---@param handler function
+function methods:fallback(handler)
+  if type(handler) ~= "function" then error("app:fallback: function expected, got " .. type(handler), 2) end
+  self.fallbacks[#self.fallbacks + 1] = handler
+  return self
+end
+
+--- Whether `handle` wants to be called when only the head of such a request is there, with request.stream instead of a body.
+---@param method string
+---@param path string
+---@return boolean
+function methods:streaming(method, path)
+  local known = self.paths[path]
+  local route = known and (known[method] or known["*"])
+  return route ~= nil and route ~= false and route.stream
 end
 
 --- Has every request seen: begun = observer.begin() before, observer.finish(request, response, begun) after it; without a
@@ -57,8 +104,10 @@ function methods:observe(observer)
   return self
 end
 
-local function allowed(path, routes)
+local function allowed(path, routes, known)
   local list = {}
+  for method in pairs(known or list) do list[#list + 1] = method end
+  sort(list)
   for i = 1, #routes do
     if find(path, routes[i].pattern) then list[#list + 1] = routes[i].method end
   end
@@ -76,6 +125,13 @@ end
 
 local function dispatch(self, request)
   local routes, method, path = self.routes, request.method, request.path
+  local known = self.paths[path]
+  local exact = known and (known[method] or known["*"])
+  if exact then
+    local coding = request.headers["content-encoding"]
+    local refusal = coding and request.body and refuse_or_decode(self, request, coding)
+    return refusal or exact.handler(request)
+  end
   for i = 1, #routes do
     local route = routes[i]
     if route.method == "*" or route.method == method then
@@ -87,7 +143,11 @@ local function dispatch(self, request)
       end
     end
   end
-  local others = allowed(path, routes)
+  for _, fallback in ipairs(self.fallbacks) do
+    local response = fallback(request)
+    if response then return response end
+  end
+  local others = allowed(path, routes, known)
   if #others == 0 then return NOT_FOUND end
   return {
     status = 405, headers = { ["content-type"] = "text/plain; charset=utf-8", allow = concat(others, ", ") },
@@ -103,7 +163,7 @@ function methods:handle(request)
   local response = dispatch(self, request)
   local body, compression = type(response) == "table" and response.body, self.compression
   if body and type(body) ~= "string" then error("response body: string expected, got " .. type(body), 0) end
-  if body and #body >= compression.min_response then
+  if body and #body >= compression.min_response and not response.trailers then -- who sends trailers has a compression of its own
     local field = request.headers["accept-encoding"]
     if field then compress.encode(response, field, compression) end
   end
@@ -115,7 +175,7 @@ local M = {}
 ---@param options? table compression: bounds, see mlserve.serve.compress
 ---@return table app
 function M.new(options)
-  return setmetatable({ routes = {}, compression = compress.limits(options and options.compression) }, mt)
+  return setmetatable({ routes = {}, paths = {}, fallbacks = {}, compression = compress.limits(options and options.compression) }, mt)
 end
 
 --- Replaces %XX by the byte it stands for; anything else, a stray % included, stays. "+" is not a blank in a path.

@@ -6,6 +6,8 @@
 -- Counters live in memory that all workers share (csrc/serve/counters.h), so any worker answers for all. A name that a caller
 -- invents never becomes a label: models and versions count under their names only while the repository knows them.
 --
+-- A response counts under its `outcome` where it has one: gRPC answers everything with status 200 and says later how it went.
+--
 -- Other parts feed series of their own: `watch:count("name", amount, model, version)`, `watch:observe`, or, in C,
 -- ml_counters_series with the names of FAMILIES below.
 
@@ -75,14 +77,14 @@ end
 -- The series of a response that was not seen before. It is remembered when its labels are the ones the response asked for;
 -- invented names are looked up anew each time, so that they take no memory.
 local function new_series(self, response)
-  local status, code = response.status, response.code
+  local status, code = response.outcome or response.status, response.code
   local model, version, verb = labels_of(self, response)
   if type(status) ~= "number" or status < 100 or status > 999 or status ~= floor(status) then status, code = 500, nil end
   if type(code) ~= "string" or not find(code, "^%u[%u_]*$") then code = nil end
   local series = self.counters:series("requests", concat({ model, version, verb, format("%d", status),
     code or "" }, "\0"))
   if (response.model or "") == model and (response.version or "") == version and (response.verb or "") == verb then
-    child(child(child(self.known, model), version), verb)[code or status] = series
+    child(child(child(self.known, model), version), verb)[code or response.outcome or status] = series
   end
   return series
 end
@@ -108,7 +110,7 @@ local function log_request(self, request, response, seconds, bytes_in, bytes_out
     self.every(function() self:tick() end)
   end
   self.access_log:add((peer and '"peer":' .. json_string(peer) .. "," or "") .. '"method":' .. json_string(request.method or "-")
-    .. ',"path":' .. json_string(request.path or "-") .. ',"status":' .. (tonumber(response.status) or 500)
+    .. ',"path":' .. json_string(request.path or "-") .. ',"status":' .. (tonumber(response.outcome or response.status) or 500)
     .. (model and ',"model":' .. json_string(model) or "") .. (version and ',"version":' .. json_string(version) or "")
     .. (verb and ',"verb":' .. json_string(verb) or "")
     .. format(',"request_bytes":%d,"response_bytes":%d,"seconds":%.6f}', bytes_in, bytes_out, seconds))
@@ -129,7 +131,7 @@ local function observe(self)
     local series = known[response.model or ""]
     series = series and series[response.version or ""]
     series = series and series[response.verb or ""]
-    series = series and series[response.code or response.status] or new_series(self, response)
+    series = series and series[response.code or response.outcome or response.status] or new_series(self, response)
     local seconds = finish(series, begun, body_in, body_out)
     if access_log then log_request(self, request, response, seconds, body_in, body_out) end
   end
