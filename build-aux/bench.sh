@@ -85,7 +85,7 @@ server=
 
 # ---- a large model: ResNet-18's graph, 46 MB of weights ----
 for python in "$venv/bin/python" /usr/bin/python3; do
-  [ -x "$python" ] && "$python" bench/load_model.py "$scratch/resnet18.onnx" 2>/dev/null && break
+  [ -x "$python" ] && "$python" bench/resnet.py 18 "$scratch/resnet18.onnx" 2>/dev/null && break
 done
 if [ -f "$scratch/resnet18.onnx" ]; then
   IFS=$'\t' read -r ms memory memory_run < <(for _ in 1 2 3 4 5; do with lua5.4 bench/bench_load.lua "$scratch/resnet18.onnx"; done | sort -n | head -n 1)

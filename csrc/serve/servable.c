@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "serve/json_tensor.h"
+#include "serve/properties.h"
 #include "serve/statistics.h"
 
 enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20, KEY_SCRATCH = 256 };
@@ -130,8 +131,10 @@ static ml_status copy_names(ml_servable *s, const char *const *from, size_t n, c
   return whole ? ML_OK : ml_fail_memory(err, n * sizeof *list, "names of features");
 }
 
-static ml_status fill(ml_servable *s, const ml_servable_options *options, ml_error *err) {
+static ml_status fill(ml_servable *s, const ml_servable_options *given, ml_error *err) {
   const ml_graph *g = ml_program_graph(s->program);
+  ml_servable_options own = *given, *options = &own;
+  ML_TRY(ml_servable_properties(g, s->arena, options, err));
   const char *model = options->model ? options->model : g->name;
   s->n_inputs = g->n_inputs;
   s->n_outputs = g->n_outputs;

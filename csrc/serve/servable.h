@@ -33,10 +33,10 @@ typedef struct ml_servable_options {
   const char *model;       /* name; NULL: the graph's */
   int64_t version;
   const ml_signature *signatures;
-  size_t n_signatures;     /* none: "serving_default" with every input and output under the graph's names */
+  size_t n_signatures;     /* none: the model file's own, else "serving_default" with every input and output under the graph's names */
   size_t max_elements;     /* of the inputs of one request; 0: 64 Mi */
-  const char *const *features; size_t n_features; /* (optional) names of the columns of the only input */
-  const char *const *classes; size_t n_classes;   /* (optional) labels of the scores, in their order */
+  const char *const *features; size_t n_features; /* names of the columns of the only input; NULL: those in the model file, if any */
+  const char *const *classes; size_t n_classes;   /* labels of the scores, in their order; NULL: those in the model file, if any */
 } ml_servable_options;
 
 /* Retains program, copies the rest. Every signature must name every input of the graph, and at least one output. options NULL:

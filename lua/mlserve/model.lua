@@ -399,7 +399,6 @@ function Model:signature() return signature_of(self:graph()) end
 function Model:servable(given)
   local o = {}
   for name, value in pairs(given or {}) do o[name] = value end
-  if o.signatures == nil then o.signatures = property(self:graph():properties(), "signatures") end
   if o.features == nil then o.features = self.features end
   if o.classes == nil then o.classes = self.classes end
   return core.servable(self:program(), o)

@@ -100,15 +100,35 @@ describe("a model file's metadata", function()
     graph:set_property("mlserve.features", '["a", "b"]')
     graph:set_property("mlserve.classes", '["p", "q"]')
     assert(core.onnx_save(graph, path .. ".onnx"))
-    local servable = assert(mlserve.load(path .. ".onnx")):servable()
-    local signatures = servable:signatures()
-    assert.are.same({ "x", "y" }, { signatures.serving_default.inputs["in"].name, signatures.serving_default.outputs.scores.name })
-    assert.are.equal("tensorflow/serving/classify", signatures.again.method_name)
-    for _, name in ipairs { "serving_default", "again" } do
-      assert.are.equal('{"results":[[["p",2.0],["q",6.0]]]}',
-        (assert(servable:classify_json('{"signature_name":"' .. name .. '","examples":[{"b":3.0,"a":1.0}]}')):gsub("%s", "")))
+    for _, servable in ipairs { assert(mlserve.load(path .. ".onnx")):servable(), (assert(core.load_servable(path .. ".onnx"))) } do
+      local signatures = servable:signatures()
+      assert.are.same({ "x", "y" }, { signatures.serving_default.inputs["in"].name, signatures.serving_default.outputs.scores.name })
+      assert.are.equal("tensorflow/serving/classify", signatures.again.method_name)
+      for _, name in ipairs { "serving_default", "again" } do
+        assert.are.equal('{"results":[[["p",2.0],["q",6.0]]]}',
+          (assert(servable:classify_json('{"signature_name":"' .. name .. '","examples":[{"b":3.0,"a":1.0}]}')):gsub("%s", "")))
+      end
     end
     os.remove(path)
     os.remove(path .. ".onnx")
+  end)
+
+  it("is refused where it makes no sense", function()
+    local core = require "mlserve.core"
+    for _, case in ipairs {
+      { "classes", '{"a": 1}', "'['" }, { "classes", '["a", null]', "a string expected" }, { "features", '["a"', "" },
+      { "signatures", '{"s": {"input": {}}}', "unknown key 'input' (known: inputs, outputs, method_name)" },
+      { "signatures", '{"s": {"inputs": {"x": "x"}}}', "signature 's' has no outputs" },
+      { "signatures", '{"s": {"inputs": {"x": "nix"}, "outputs": {"y": "y"}}}', "nix" },
+      { "signatures", '{"s": {"inputs": {"' .. ("x"):rep(5000) .. '\\n": "x"}}}', "" },
+    } do
+      local graph = core.graph "same"
+      graph:output(graph:node("Identity", { graph:input("x", "float32", { -1, 2 }) }, nil, { "y" }))
+      graph:set_property("mlserve." .. case[1], case[2])
+      local ok, message = pcall(core.servable, core.program(graph))
+      assert.is_false(ok)
+      assert.is_truthy(message:find(case[3], 1, true), message)
+      assert.is_truthy(message:find("mlserve." .. case[1], 1, true) or message:find("signature 's'", 1, true), message)
+    end
   end)
 end)

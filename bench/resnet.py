@@ -1,4 +1,5 @@
-"""Writes ResNet-18's graph with random weights (46 MB) for the loading benchmark: load_model.py FILE. Needs onnx and NumPy."""
+"""Writes a residual network's graph with random weights: resnet.py 18 FILE (for 224 x 224 pixels, 46 MB) or resnet.py 20 FILE (CIFAR's, 1 MB).
+Needs onnx and NumPy. Layers: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015, table 1 and section 4.2."""
 import sys
 
 import numpy as np
@@ -32,15 +33,22 @@ def block(x, name, n_in, n_out, stride):
     return node("Relu", [node("Add", [y, short], name + ".add")], name + ".out")
 
 
-x = node("Relu", [conv("x", "stem", 3, 64, 7, 2)], "stem.r")
-x = node("MaxPool", [x], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-channels = 64
-for stage, width in enumerate([64, 128, 256, 512]):
-    for i in range(2):
+DEPTH = {18: dict(widths=[64, 128, 256, 512], blocks=2, size=224, classes=1000), 20: dict(widths=[16, 32, 64], blocks=3, size=32, classes=10)}
+depth = int(sys.argv[1])
+shape = DEPTH[depth]
+channels = shape["widths"][0]
+if depth == 18:
+    x = node("Relu", [conv("x", "stem", 3, channels, 7, 2)], "stem.r")
+    x = node("MaxPool", [x], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+else:
+    x = node("Relu", [conv("x", "stem", 3, channels, 3, 1)], "stem.r")
+for stage, width in enumerate(shape["widths"]):
+    for i in range(shape["blocks"]):
         x = block(x, f"stage{stage}.{i}", channels, width, 2 if stage > 0 and i == 0 else 1)
         channels = width
 x = node("Flatten", [node("GlobalAveragePool", [x], "mean")], "features")
-node("Gemm", [x, weight("fc.w", 1000, 512), weight("fc.b", 1000)], "y", transB=1)
-graph = helper.make_graph(nodes, "resnet18", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 224, 224])],
-                          [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1000])], weights)
-save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), sys.argv[1])
+node("Gemm", [x, weight("fc.w", shape["classes"], channels), weight("fc.b", shape["classes"])], "y", transB=1)
+graph = helper.make_graph(nodes, f"resnet{depth}",
+                          [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, shape["size"], shape["size"]])],
+                          [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", shape["classes"]])], weights)
+save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), sys.argv[2])
