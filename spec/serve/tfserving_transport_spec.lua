@@ -116,7 +116,7 @@ describe("a model file's metadata", function()
   it("is refused where it makes no sense", function()
     local core = require "mlserve.core"
     for _, case in ipairs {
-      { "classes", '{"a": 1}', "'['" }, { "classes", '["a", null]', "a string expected" }, { "features", '["a"', "" },
+      { "classes", '{"a": 1}', "expected an array" }, { "classes", '["a", null]', "a string expected" }, { "features", '["a"', "" },
       { "signatures", '{"s": {"input": {}}}', "unknown key 'input' (known: inputs, outputs, method_name)" },
       { "signatures", '{"s": {"inputs": {"x": "x"}}}', "signature 's' has no outputs" },
       { "signatures", '{"s": {"inputs": {"x": "nix"}, "outputs": {"y": "y"}}}', "nix" },
