@@ -5,7 +5,9 @@
 #   nginx    nginx with content_by_lua, the same constant answer
 #   rest     mlserve.server with a model of 30 inputs (when MODEL, a .onnx file or model directory, is given)
 #   ngxrest  the same model answered by mlserve inside nginx
-# and each one's ratio to plain. Rounds are interleaved and the best of each is taken: on a shared machine only ratios mean much.
+#   wide     mlserve.server with a model of 784 inputs
+#   cjson    the same engine and model, but requests and answers go through lua-cjson and Lua tables
+# and each one's ratio to plain (wide's: to cjson). Rounds are interleaved and the best of each is taken: on a shared machine only ratios mean much.
 # CPU microseconds per request are printed as well; they vary less.
 # Usage: bench/bench_http.sh [-r ROUNDS] [-d SECONDS] [MODEL]      from the root, after make
 set -eu
@@ -31,10 +33,12 @@ trap 'for pid in $pids; do kill "$pid" 2>/dev/null || true; done; rm -rf "$direc
 if [ "$(nproc)" -gt 1 ]; then server="taskset -c 0" client="taskset -c 1"; else server= client=; fi
 
 cat >"$directory/post.lua" <<'LUA'
-local row = {}
-for i = 1, 30 do row[i] = ("%.6f"):format(i * 0.37) end
-wrk.method, wrk.headers["content-type"] = "POST", "application/json"
-wrk.body = '{"instances":[[' .. table.concat(row, ",") .. "]]}"
+function init(args)
+  local row = {}
+  for i = 1, tonumber(args[1]) do row[i] = ("%.6f"):format(i * 0.37) end
+  wrk.method, wrk.headers["content-type"] = "POST", "application/json"
+  wrk.body = '{"instances":[[' .. table.concat(row, ",") .. "]]}"
+end
 LUA
 
 cat >"$directory/plain.lua" <<'LUA'
@@ -65,6 +69,30 @@ cat >"$directory/engine.lua" <<'LUA'
 local http = require "mlserve.serve.transports.http"
 local response = { status = 200, headers = { ["content-type"] = "application/json" }, body = '{"predictions":[[0.123456789]]}' }
 local server = http.new { app = { handle = function() return response end }, port = 0 }
+assert(server:listen())
+print("port " .. server:port())
+io.flush()
+server:run()
+LUA
+
+# MODEL's kind with 784 inputs and 10 classes
+cat >"$directory/wide_model.lua" <<'LUA'
+local nn = require "mlserve.nn"
+local model = nn.Sequential { nn.Dense { 64, activation = "relu" }, nn.Dense { 10, activation = "softmax" } }
+model:compile { input_shape = { 784 }, seed = 1 }
+assert(model:save(arg[1]))
+LUA
+
+cat >"$directory/cjson.lua" <<'LUA'
+local cjson = require "cjson"
+local http = require "mlserve.serve.transports.http"
+local model = assert(require("mlserve").load(arg[1]))
+local headers = { ["content-type"] = "application/json" }
+local function handle(_, request)
+  local rows = cjson.decode(request.body).instances
+  return { status = 200, headers = headers, body = cjson.encode { predictions = model:predict(rows):totable() } }
+end
+local server = http.new { app = { handle = handle }, port = 0 }
 assert(server:listen())
 print("port " .. server:port())
 io.flush()
@@ -120,10 +148,10 @@ wait_for() { # file pattern
   exit 1
 }
 
-start_lua() { # name arguments…
-  name=$1
-  shift
-  $server "$lua" "$directory/$name.lua" "$@" >"$directory/$name.log" 2>&1 &
+start_lua() { # name script arguments…
+  name=$1 script=$2
+  shift 2
+  $server "$lua" "$directory/$script.lua" "$@" >"$directory/$name.log" 2>&1 &
   eval "pid_$name=$!"
   pids="$pids $!"
   wait_for "$directory/$name.log" '^port '
@@ -150,11 +178,14 @@ start_nginx() { # name: its directory holds its files, since two of them run
 }
 
 names="plain engine"
-start_lua plain
-start_lua engine
+start_lua plain plain
+start_lua engine engine
 if [ -n "$model" ]; then
-  start_lua rest "$model"
-  names="$names rest"
+  start_lua rest rest "$model"
+  "$lua" "$directory/wide_model.lua" "$directory/wide.onnx"
+  start_lua wide rest "$directory/wide.onnx"
+  start_lua cjson cjson "$directory/wide.onnx"
+  names="$names rest wide cjson"
 fi
 if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ]; then
   start_nginx nginx
@@ -167,7 +198,8 @@ for _ in $(seq "$rounds"); do
   for name in $names; do
     eval "pid=\$pid_$name port=\$port_$name"
     before=$(ticks "$pid")
-    $client wrk -t1 -c16 -d"${seconds}s" -s "$directory/post.lua" "http://127.0.0.1:$port/v1/models/m:predict" \
+    case $name in wide | cjson) numbers=784 ;; *) numbers=30 ;; esac
+    $client wrk -t1 -c16 -d"${seconds}s" -s "$directory/post.lua" "http://127.0.0.1:$port/v1/models/m:predict" -- $numbers \
       >"$directory/wrk.out"
     after=$(ticks "$pid")
     if grep -q 'Non-2xx' "$directory/wrk.out"; then
@@ -185,7 +217,9 @@ awk '{
   if ($2 > rate[$1]) rate[$1] = $2
   if (!($1 in cpu) || $3 < cpu[$1]) cpu[$1] = $3
 } END {
-  printf "%-8s %12s %10s %14s\n", "server", "requests/s", "to plain", "CPU us/request"
-  for (i = 1; i <= n; ++i)
-    printf "%-8s %12.0f %9.1fx %14.1f\n", order[i], rate[order[i]], rate[order[i]] / rate["plain"], cpu[order[i]]
+  printf "%-8s %12s %10s %14s\n", "server", "requests/s", "ratio", "CPU us/request"
+  for (i = 1; i <= n; ++i) {
+    base = order[i] == "wide" || order[i] == "cjson" ? "cjson" : "plain"
+    printf "%-8s %12.0f %9.2fx %14.1f\n", order[i], rate[order[i]], rate[order[i]] / rate[base], cpu[order[i]]
+  }
 }' "$directory/results"

@@ -39,13 +39,19 @@ with lua5.4 bench/seed_model.lua "$model"
 runtime=$(find "$venv" -name 'libonnxruntime.so.*' 2>/dev/null | head -n 1)
 "$BUILD/bench/bench_infer" "$model" $runtime >> "$scratch/rows"
 for lua in lua5.4 luajit; do [ -d "$BUILD/$lua" ] && with $lua bench/bench_infer.lua "$model" >> "$scratch/rows"; done
+with lua5.4 bench/bench_request.lua "$model" >> "$scratch/rows"
 row "allocations in 1000 predictions" "$("$BUILD/bench/bench_alloc" "$model" 1000)" ""
 if command -v valgrind >/dev/null; then
   instructions() { # CALLS [capi]
     valgrind --tool=callgrind --callgrind-out-file="$scratch/callgrind" "$BUILD/bench/bench_alloc" "$model" "$@" 2>&1 |
       sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
   }
+  requests() {
+    LUA_CPATH="$BUILD/lua5.4/?.so;;" valgrind --tool=callgrind --callgrind-out-file="$scratch/callgrind" lua5.4 bench/bench_request.lua "$model" "$1" 2>&1 |
+      sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+  }
   row "instructions of a prediction" $((($(instructions 3000) - $(instructions 1000)) / 2000)) ""
+  row "instructions of a REST predict request" $((($(requests 3000) - $(requests 1000)) / 2000)) ""
   row "the same through the C API" $((($(instructions 3000 capi) - $(instructions 1000 capi)) / 2000)) ""
 fi
 
@@ -116,6 +122,10 @@ awk -F'\t' 'BEGIN { printf "%-48s %12s      %-28s %12s  %s\n", "", "mlserve", "p
 if [ "${BENCH_HTTP:-1}" != 0 ] && command -v wrk >/dev/null; then
   echo
   LUA_CPATH="$BUILD/lua5.4/?.so;;" bench/bench_http.sh -r 2 -d 2 "$model"
+fi
+if [ "${BENCH_HTTP:-1}" != 0 ] && command -v wrk >/dev/null; then
+  echo
+  LUA_CPATH="$BUILD/lua5.4/?.so;;" bench/bench_batching.sh 3
 fi
 if [ "${BENCH_KERNELS:-0}" != 0 ]; then
   echo
