@@ -76,7 +76,9 @@ look() {
   need interop 'python3-torch' python_has torch
 
   need bench 'valgrind' command -v valgrind
+  need bench 'wrk' command -v wrk
   need bench 'python3-torch' python_has torch
+  need bench 'python3-onnx' python_has onnx
   return 0
 }
 
