@@ -17,6 +17,7 @@ VERSION := $(shell sed -n 's/.*MLSERVE_VERSION "\(.*\)"/\1/p' csrc/mlserve_versi
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla
 ML_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -pthread -Icsrc $(WARN) $(if $(WERROR),-Werror)
 ZLIB    := $(or $(shell pkg-config --libs zlib 2>/dev/null),-lz)
+NGHTTP2 := $(or $(shell pkg-config --libs libnghttp2 2>/dev/null),-lnghttp2)
 LDLIBS  := -lm -lpthread -ldl
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
@@ -45,7 +46,7 @@ ifneq ($(MACHINE),x86_64)
 CORE_SRC  := $(filter-out %_avx2.c %_avx512.c,$(CORE_SRC))
 endif
 NET_SRC   := $(wildcard csrc/net/*.c)
-NET_LUA   := csrc/lua/lua_net.c csrc/lua/lua_compress.c
+NET_LUA   := csrc/lua/lua_net.c csrc/lua/lua_compress.c csrc/lua/lua_http2.c
 LUA_SRC   := $(filter-out $(NET_LUA),$(wildcard csrc/lua/*.c))
 CORE_OBJ  := $(CORE_SRC:csrc/%.c=$(BUILD)/obj/%.o)
 NET_OBJ   := $(NET_SRC:csrc/%.c=$(BUILD)/obj/%.o)
@@ -135,7 +136,7 @@ $(BUILD)/$(1)/obj/%.o: csrc/lua/%.c $(BUILD)/flags $(BUILD)/$(1)/flags
 $(BUILD)/$(1)/mlserve/core.so: $(LUA_SRC:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(CORE_OBJ)
 	$$(call LINK_MODULE,$(BLAS_LIBS))
 $(BUILD)/$(1)/mlserve/net.so: $(NET_LUA:csrc/lua/%.c=$(BUILD)/$(1)/obj/%.o) $(NET_OBJ) $(BASE_OBJ)
-	$$(call LINK_MODULE,$(ZLIB))
+	$$(call LINK_MODULE,$(ZLIB) $(NGHTTP2))
 $(BUILD)/$(1)/mlserve/image.so: $(IMAGE_OBJ) $(filter %/alloc.o %/status.o,$(BASE_OBJ))
 	$$(call LINK_MODULE,$(IMAGE_LIBS))
 endef
@@ -154,7 +155,7 @@ define PROGRAMS
 $(BUILD)/$(1)/%: $(2)/%.c $(BUILD)/libmlserve.a $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(call say,LINK,$$@)
-	$$(Q)$(CC) $(CFLAGS) $$(OPT) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $$(DECODERS) $(BUILD)/libmlserve.a $(LDFLAGS) $$(if $$(DECODERS),$(IMAGE_LIBS)) $(BLAS_LIBS) $(ZLIB) $(LDLIBS) -ldl
+	$$(Q)$(CC) $(CFLAGS) $$(OPT) $(ML_CFLAGS) -MMD -MP -MF $$@.d $(3) -o $$@ $$< $$(DECODERS) $(BUILD)/libmlserve.a $(LDFLAGS) $$(if $$(DECODERS),$(IMAGE_LIBS)) $(BLAS_LIBS) $(ZLIB) $(NGHTTP2) $(LDLIBS) -ldl
 endef
 $(BUILD)/spec/test_image $(BUILD)/fuzz/fuzz_image: DECODERS := $(BUILD)/libmlserve_image.a
 $(BUILD)/spec/test_image $(BUILD)/fuzz/fuzz_image: $(BUILD)/libmlserve_image.a

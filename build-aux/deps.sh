@@ -38,6 +38,7 @@ look() {
   need build 'liblua5.4-dev' headers lua5.4
   need build 'libluajit2-5.1-dev|libluajit-5.1-dev' headers luajit
   need build 'zlib1g-dev' headers zlib
+  need build 'libnghttp2-dev' headers libnghttp2
   [ "${BLAS:-openblas}" = none ] || need build 'libopenblas-dev' headers openblas
 
   local library # of the image formats: a build without them works, but does not pass every test
@@ -60,6 +61,10 @@ look() {
   need test 'liblua5.1-0-dev|liblua5.1-dev' headers lua5.1
   need test 'g++' command -v "${CXX:-g++}"
   need test 'curl' command -v curl
+  need test 'nghttp2-client' command -v nghttp
+  need test 'nghttp2-client' command -v h2load
+  need test 'openssl' command -v openssl
+  need test 'python3-h2' python_has h2
   need test 'nginx-light|nginx' command -v nginx
   need test 'libonnx-testdata' file_there /usr/share/libonnx-testdata/data/node
   need test 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf

@@ -7,7 +7,7 @@ description = {
   detailed = [[
 One C module and a few Lua files hold the whole life of a model: layers and training, ONNX files in and out, evaluation, a command line and a
 server that speaks TensorFlow Serving's protocol. Models run inside the calling process (Lua 5.4, LuaJIT, nginx) in microseconds.
-zlib must be installed, and OpenBLAS (or build with BLAS=none). Models that decode images use libjpeg, libopenjp2, libpng, libtiff and libwebp, those of
+zlib and libnghttp2 must be installed, and OpenBLAS (or build with BLAS=none). Models that decode images use libjpeg, libopenjp2, libpng, libtiff and libwebp, those of
 them that are installed when it is built.]],
   homepage = "https://github.com/mlserve/mlserve",
   license = "MIT",

@@ -25,6 +25,7 @@
  *   net.remove_unix(path, file)
  *   net.adopt(fd) -> "unix"|"inet"|"inet6"|"other" | nil, message, code: a listening socket inherited
  *   signals = net.catch_signals(number, …)            or nil, message, code: they no longer end the process
+ *   net.http2_session(limits)                         see lua_http2.c
  *   signals:take() -> number | nil; signals:close() puts things back; pollfd, events and timeout let cqueues wait for it.
  *   watch = net.inotify()                             or nil, message, code: told when directories change
  *   watch:add(path) -> true | nil, message, code      watch:take() -> whether something has changed; pollfd, events, timeout, close */
@@ -36,6 +37,7 @@
 #include <unistd.h>
 #include "lua/compat.h"
 #include "lua/lua_compress.h"
+#include "lua/lua_http2.h"
 #include "net/http1.h"
 #include "net/listen.h"
 #include "net/inotify.h"
@@ -476,7 +478,8 @@ static void class(lua_State *L, const char *name, const char *method, lua_CFunct
 static void push_common_names(lua_State *L) {
   static const char *const names[] = { "host", "user-agent", "accept", "accept-encoding", "accept-language", "content-type",
     "content-length", "transfer-encoding", "connection", "cookie", "origin", "referer", "x-forwarded-for", "x-request-id",
-    "traceparent", "authorization", "GET", "POST", "/" };
+    "traceparent", "authorization", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "trailers", "application/grpc", "GET",
+    "POST", "/" };
   lua_createtable(L, sizeof(names) / sizeof(names[0]), 0);
   for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
     lua_pushstring(L, names[i]);
@@ -508,5 +511,6 @@ int luaopen_mlserve_net(lua_State *L) {
   inotify_class(L);
   luaL_newlib(L, functions);
   ml__lua_open_compress(L);
+  ml__lua_open_http2(L);
   return 1;
 }

@@ -72,7 +72,7 @@ local CORPUS = {
   { "version with more digits", "GET /echo HTTP/1.11\r\nHost: a\r\n\r\n", 400 },
   { "HTTP/1.2", "GET /echo HTTP/1.2\r\nHost: a\r\n\r\n", 505 },
   { "HTTP/3", "GET /echo HTTP/3.0\r\nHost: a\r\n\r\n", 505 },
-  { "HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505 },
+  { "something like HTTP/2's preface", "PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505 },
   { "TLS hello", "\22\3\1\2\0\1\0\1\252\3\3" .. ("\1"):rep(32) .. "\n", 400 },
   { "NUL in the target", "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
   { "fragment", "GET /echo#x HTTP/1.1\r\nHost: a\r\n\r\n", 400 },

@@ -1,4 +1,5 @@
---- The HTTP/1.1 side of the stand-alone server: serves whole connections on behalf of lua-http's server.
+--- The HTTP/1.1 side of the stand-alone server: serves whole connections on behalf of lua-http's server. A connection that begins
+-- with HTTP/2's preface is left to transports.http2.
 --
 -- lua-http listens, limits and accepts; for each socket it asks a connection object for streams. Ours never returns a stream:
 -- the first call serves the connection until its end. One read, one parser call in C and one write make a request; answers to
@@ -14,10 +15,11 @@
 -- When `drain` was called, idle connections end at once, others after the answer they are owed.
 
 local cqueues = require "cqueues"
+local http2 = require "mlserve.serve.transports.http2"
 local net = require "mlserve.net"
 
 local concat, find, format, sub = table.concat, string.find, string.format, string.sub
-local pairs, pcall, setmetatable, tostring, type = pairs, pcall, setmetatable, tostring, type
+local ipairs, pairs, pcall, setmetatable, tostring, type = ipairs, pairs, pcall, setmetatable, tostring, type
 local monotime, poll = cqueues.monotime, cqueues.poll
 local max = math.max
 local receive, send, shutdown = net.receive, net.send, net.shutdown
@@ -277,6 +279,7 @@ local CLOSE, KEEP = "connection: close\r\n", "connection: keep-alive\r\n"
 local INTERNAL_ERROR = {
   status = 500, headers = { ["content-type"] = "application/json" }, body = '{\n    "error": "internal error"\n}',
 }
+http2.internal_error = INTERNAL_ERROR
 
 -- The bytes of the application's answer and whether the connection goes on, which is decided after the application ran: a drain
 -- may have begun meanwhile.
@@ -295,6 +298,8 @@ local function answer(engine, request, keep, minor)
   return encode(INTERNAL_ERROR, request.method == "HEAD", CLOSE), false
 end
 
+local HTTP2_LINE = sub(http2.PREFACE, 1, 16)
+
 -- Serves requests until the connection ends. Called once, under pcall.
 local function serve(self)
   local engine, socket = self.engine, self.socket
@@ -308,6 +313,7 @@ local function serve(self)
   local batch_start            -- set while answers are being collected
   local first = true
   while true do
+    if first and at == 1 and sub(buffer, 1, 16) == HTTP2_LINE then return http2.serve(self, buffer) end
     local method, path, query, headers, length, keep, expect, after, minor = parser:head(buffer, at)
     if method then
       head_deadline, first = nil, false
@@ -330,7 +336,7 @@ local function serve(self)
           buffer, at = status, 1 -- the bytes behind the body
         end
       end
-      local request, bytes = { method = method, path = path, query = query, headers = headers, body = body, peer = peer }
+      local request, bytes = { method = method, path = path, query = query, headers = headers, body = body, peer = peer, http = "1.1" }
       bytes, keep = answer(engine, request, keep, minor)
       if self.buffered ~= 0 then buffer_done(self) end
       if keep and at > #buffer and self.out_count == 0 then -- the usual case: one request, one answer
@@ -396,6 +402,8 @@ end
 
 function connection_methods.onidle() end
 
+connection_methods.linger = linger
+
 --- Serves the connection and returns nil: there is never a stream for lua-http to handle.
 function connection_methods:get_next_incoming_stream()
   local engine = self.engine
@@ -431,13 +439,26 @@ function engine_methods:connection(socket)
   return connection
 end
 
---- From now on every answer closes its connection.
-function engine_methods:stop() self.stopping = true end
+-- What is done to connections may end some of them.
+local function all(self)
+  local list = {}
+  for connection in pairs(self.connections) do list[#list + 1] = connection end
+  return ipairs(list)
+end
 
---- Ends the connections that wait for a request; those that never sent one only when `fresh_too`.
+--- From now on every answer closes its connection; with HTTP/2 clients are told that they shall begin no more requests.
+function engine_methods:stop()
+  self.stopping = true
+  for _, connection in all(self) do
+    if connection.http2 then connection.http2:notice() end
+  end
+end
+
+--- Ends the connections that wait for a request; those that never sent one only when `fresh_too`. HTTP/2's take no new ones.
 function engine_methods:close_idle(fresh_too)
-  for connection in pairs(self.connections) do
-    if connection.idle and (fresh_too or not connection.fresh) then shutdown(connection.fd, "r") end
+  for _, connection in all(self) do
+    if connection.http2 then connection.http2:goaway()
+    elseif connection.idle and (fresh_too or not connection.fresh) then shutdown(connection.fd, "r") end
   end
 end
 
