@@ -332,7 +332,7 @@ static int servable_statistics(lua_State *L)
   ml_infer_options options = ml__lua_infer_options(L, 2);
   box->out.length = 0;
   box->out.status = ML_OK;
-  ml_servable_put_statistics(box->servable, &options, &box->out);
+  ml_servable_put_statistics(box->servable, options.model, options.version, &box->out);
   if (box->out.status != ML_OK) {
     ml_error err;
     ml_json_writer_free(&box->out);

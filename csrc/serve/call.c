@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/cpu.h"
-#include "serve/infer.h"
+#include "serve/infer_model.h"
 #include "serve/statistics.h"
 
 enum { MAX_IDLE = 16, KEPT_BYTES = 4 << 20 };
