@@ -6,6 +6,7 @@
  *   is JSON (nil: all); headers: nil when the answer is JSON only
  *   :predict_proto(bytes[, signature[, model[, version[, tensor_content]]]]) -> bytes | nil, message, code: a message of TensorFlow Serving's gRPC
  *   API. signature: for a request that names none; model, version: what the answer calls the model; tensor_content (boolean): answer in that field
+ *   :infer_proto(bytes[, nil[, model[, version]]]): the same with KServe's ModelInfer
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
@@ -13,12 +14,14 @@
  *   :start_json, :start_infer, :start_proto, :batching, :batched, :batch_stats and :count_in: see lua_batch.c
  * core.peek_predict(bytes) -> name, version, label, signature (strings; nil: not given), nothing when the request has no model_spec | nil, message,
  *   code: whom a request of PredictionService asks   core.peek_multi_inference(bytes): the same of its first task
+ * core.peek_infer(bytes) -> name, version (nil: not given) | nil, message, code
  * core.servable_at(handle[, take]) -> mlserve.servable | nil, message, code; take: the handle is no longer deployed */
 #include <stdio.h>
 #include <string.h>
 #include "lua/lua_core.h"
 #include "serve/examples.h"
 #include "lua/lua_servable.h"
+#include "serve/infer_proto.h"
 #include "serve/predict_proto.h"
 #include "serve/registry.h"
 
@@ -264,7 +267,8 @@ int ml__lua_servable_infer(lua_State *L)
 }
 
 /* ---- binary protocols ---- */
-static const struct { const char *name; const ml_call_codec *codec; } codecs[] = { { "predict_proto", &ml_predict_proto } };
+static const struct { const char *name; const ml_call_codec *codec; } codecs[] = {
+  { "predict_proto", &ml_predict_proto }, { "infer_proto", &ml_infer_proto } };
 
 const ml_call_codec *ml__lua_check_codec(lua_State *L, int index)
 {
@@ -298,6 +302,7 @@ int ml__lua_servable_call(lua_State *L, const ml_call_codec *codec)
 }
 
 static int servable_predict_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_predict_proto); }
+static int servable_infer_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_infer_proto); }
 
 static void push_text(lua_State *L, ml_str text)
 {
@@ -321,6 +326,18 @@ static int peek_spec(lua_State *L, bool task)
   else lua_pushnil(L);
   push_text(L, spec.signature);
   return 4;
+}
+
+static int peek_infer(lua_State *L)
+{
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 1, &size);
+  ml_str model, version;
+  ml_error err;
+  if (ml_infer_peek(bytes, size, &model, &version, &err) != ML_OK) return ml__lua_fail(L, &err);
+  lua_pushlstring(L, model.bytes, model.length);
+  push_text(L, version);
+  return 2;
 }
 
 static int peek_predict(lua_State *L) { return peek_spec(L, false); }
@@ -486,6 +503,7 @@ void ml__lua_open_servable(lua_State *L)
       {"infer", ml__lua_servable_infer},
       {"start_infer", ml__lua_servable_start_infer},
       {"predict_proto", servable_predict_proto},
+      {"infer_proto", servable_infer_proto},
       {"start_proto", ml__lua_servable_start_proto},
       {"statistics", servable_statistics},
       {"max_batch", servable_max_batch},
@@ -501,7 +519,7 @@ void ml__lua_open_servable(lua_State *L)
       {NULL, NULL},
   };
   static const luaL_Reg functions[] = { { "servable", new_servable }, { "servable_at", servable_at }, { "peek_predict", peek_predict },
-                                        { "peek_multi_inference", peek_multi_inference }, { NULL, NULL } };
+                                        { "peek_multi_inference", peek_multi_inference }, { "peek_infer", peek_infer }, { NULL, NULL } };
   ml__lua_class(L, SERVABLE, methods, servable_close, servable_tostring);
   luaL_setfuncs(L, functions, 0);
 }

@@ -22,6 +22,7 @@ static void destroy(ml_call *c, size_t n_inputs) {
   for (size_t i = 0; c->buffers && i < n_inputs; i++) ml_free(c->buffers[i].data);
   ml_free(c->views);
   ml_free(c->wires);
+  ml_free(c->seen);
   ml_free(c->buffers);
   ml_free(c->wanted);
   ml_free(c->outputs);
@@ -63,16 +64,18 @@ static ml_status take(ml_servable *s, ml_call **out, ml_error *err) {
     if (!c) return ml_fail_memory(err, sizeof *c, "a request");
     c->views = ml_alloc_zero(g->n_inputs + 1, sizeof *c->views);
     c->wires = ml_alloc_zero(g->n_inputs + 1, sizeof *c->wires);
+    c->seen = ml_alloc_zero(g->n_inputs + 1, sizeof *c->seen);
     c->buffers = ml_alloc_zero(g->n_inputs + 1, sizeof *c->buffers);
     c->outputs = ml_alloc_zero(g->n_outputs + 1, sizeof *c->outputs);
     c->answers = ml_alloc_zero(most_outputs(s) + 1, sizeof *c->answers);
-    if (!c->views || !c->wires || !c->buffers || !c->outputs || !c->answers) {
+    if (!c->views || !c->wires || !c->seen || !c->buffers || !c->outputs || !c->answers) {
       destroy(c, g->n_inputs);
       return ml_fail_memory(err, g->n_inputs * sizeof *c->views, "a request");
     }
   } else if (g->n_inputs > 0) {
     memset(c->views, 0, g->n_inputs * sizeof *c->views);
     memset(c->wires, 0, g->n_inputs * sizeof *c->wires);
+    memset(c->seen, 0, g->n_inputs * sizeof *c->seen);
   }
   c->servable = s;
   c->signature = NULL;

@@ -52,6 +52,7 @@ struct ml_call {
   const ml_signature *signature;
   ml_view *views;           /* by graph input, zeroed: type and shape, no data */
   ml_wire *wires;           /* by graph input, zeroed: where the data are */
+  bool *seen;               /* for the codec: by signature input, zeroed */
   ml_wanted *wanted; size_t n_wanted, wanted_bytes; /* empty: all outputs of the signature */
   const char *id; size_t id_length;
   uint64_t priority, timeout_us; /* that the request asks for; 0: none */
