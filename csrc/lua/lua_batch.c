@@ -84,6 +84,7 @@ typedef struct job_box {
   uint64_t id;
   int kept;            /* reference on what infer or call borrows, or LUA_NOREF */
   ml_json_writer out;
+  ml_pb_writer bytes;  /* what a call gives */
 } job_box;
 
 static job_box *check_job(lua_State *L)
@@ -117,6 +118,7 @@ static int job_close(lua_State *L)
   job_box *box = luaL_checkudata(L, 1, JOB);
   forget(L, box);
   ml_json_writer_free(&box->out);
+  ml_pb_writer_free(&box->bytes);
   return 0;
 }
 
@@ -154,13 +156,11 @@ static int job_left(lua_State *L)
 
 static int call_bytes(lua_State *L, job_box *box)
 {
-  ml_pb_writer out;
   ml_error err;
-  ml_pb_writer_init(&out);
-  ml_status status = ml_call_finish(box->call, &out, &err);
+  ml_status status = ml_call_finish(box->call, &box->bytes, &err);
   forget(L, box);
-  if (status == ML_OK) lua_pushlstring(L, (const char *)out.bytes, out.size);
-  ml_pb_writer_free(&out);
+  if (status == ML_OK) lua_pushlstring(L, (const char *)box->bytes.bytes, box->bytes.size);
+  ml_pb_writer_free(&box->bytes);
   return status == ML_OK ? 1 : ml__lua_fail(L, &err);
 }
 
@@ -199,6 +199,7 @@ static job_box *new_job(lua_State *L, int index, ml_request_options *options)
   job_box *box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = (job_box){ .kept = LUA_NOREF };
   ml_json_writer_init(&box->out);
+  ml_pb_writer_init(&box->bytes);
   luaL_setmetatable(L, JOB);
   if (port) {
     options->port = port->port;

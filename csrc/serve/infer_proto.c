@@ -293,7 +293,7 @@ static ml_status read_output(ml_call *c, ml_pb_reader reader, ml_error *err) {
 static ml_status read_rest(ml_call *c, ml_pb_reader reader, progress *p, ml_error *err) {
   ml_pb_field field;
   ml_status status;
-  ml_str id;
+  ml_str id = {"", 0};
   parameter given;
   while (ml_pb_next(&reader, &field, &status, err)) {
     switch (field.number) {

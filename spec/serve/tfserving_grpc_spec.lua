@@ -6,20 +6,13 @@ local core = require "mlserve.core"
 local cqueues = require "cqueues"
 local execute = require "mlserve.serve.execute"
 local mlserve = require "mlserve"
+local protobuf = require "spec.support.protobuf"
 local repository = require "mlserve.serve.repository"
 local tfserving_grpc = require "mlserve.serve.protocols.tfserving_grpc"
 
-local function bytes(hex) return (hex:gsub("..", function(pair) return string.char(tonumber(pair, 16)) end)) end
-local function hex(text) return text and (text:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)) end
+local bytes, field, fields, hex, sorted = protobuf.bytes, protobuf.field, protobuf.fields, protobuf.hex, protobuf.sorted
 
-local function read_json(path)
-  local file = assert(io.open(path, "rb"))
-  local document = cjson.decode(file:read "*a")
-  file:close()
-  return document
-end
-
-local golden = read_json "spec/golden/grpc/predict.json"
+local golden = protobuf.golden "predict"
 
 local function request_of(name) return bytes(golden.requests[name][1]) end
 
@@ -41,43 +34,6 @@ local function pair(options)
   } }
   for key, value in pairs(options or {}) do given[key] = value end
   return core.servable(core.program(graph), given)
-end
-
--- Fields of a message: { number, value } with bytes as strings.
-local function fields(message)
-  local at, out = 1, {}
-  local function varint()
-    local value, scale = 0, 1
-    repeat
-      local byte = message:byte(at)
-      at = at + 1
-      value = value + byte % 128 * scale
-      scale = scale * 128
-    until byte < 128
-    return value
-  end
-  while at <= #message do
-    local tag = varint()
-    local wire, value = tag % 8, nil
-    if wire == 0 then value = varint()
-    elseif wire == 2 then
-      local size = varint()
-      value = message:sub(at, at + size - 1)
-      at = at + size
-    else error("wire type " .. wire) end
-    out[#out + 1] = { (tag - wire) / 8, value }
-  end
-  return out
-end
-
--- The same, fields of one number sorted, so that the order of a map's entries does not matter.
-local function sorted(message)
-  local list = fields(message)
-  table.sort(list, function(a, b)
-    if a[1] ~= b[1] then return a[1] < b[1] end
-    return a[2] < b[2]
-  end)
-  return list
 end
 
 describe("Predict over gRPC", function()
@@ -175,10 +131,10 @@ describe("Predict over gRPC", function()
   end)
 
   it("gives what the REST protocol and ONNX Runtime give, strings of JSON for what is no tensor", function()
-    local expected = read_json "spec/golden/pipeline/expected.json"
+    local file = assert(io.open "spec/golden/pipeline/expected.json")
+    local expected = cjson.decode(file:read "*a")
+    file:close()
     local servable = mlserve.load("spec/golden/pipeline/model.onnx"):servable { model = "penguins", version = 1 }
-    local function varint(n) return n < 128 and string.char(n) or string.char(n % 128 + 128) .. varint((n - n % 128) / 128) end
-    local function field(number, text) return varint(number * 8 + 2) .. varint(#text) .. text end
     local islands, masses = "", {}
     for i, instance in ipairs(expected.instances) do
       islands = islands .. field(8, instance.island[1])
