@@ -210,6 +210,33 @@ ml_status ml_pb_packed_read(const ml_pb_field *field, ml_pb_wire element, void *
   return ML_OK;
 }
 
+/* One loop for each width, so that the store is one instruction. */
+#define READ_VARINTS(type, expression)                              \
+  for (; n < room && p < end; n++) {                                \
+    uint64_t value;                                                 \
+    if (varint_read(&p, end, &value) != VARINT_OK) goto malformed;  \
+    ((type *)out)[n] = (type)(expression);                          \
+  }
+
+bool ml_pb_varints(const uint8_t **at, const uint8_t *end, void *out, size_t width, size_t room, size_t *count) {
+  const uint8_t *p = *at;
+  size_t n = 0;
+  switch (width) {
+    case 0: READ_VARINTS(uint8_t, value != 0) break;
+    case 1: READ_VARINTS(uint8_t, value) break;
+    case 2: READ_VARINTS(uint16_t, value) break;
+    case 4: READ_VARINTS(uint32_t, value) break;
+    default: READ_VARINTS(uint64_t, value) break;
+  }
+  *at = p;
+  *count = n;
+  return true;
+malformed:
+  *at = p;
+  *count = n;
+  return false;
+}
+
 /* ---- writer ---- */
 
 void ml_pb_writer_init(ml_pb_writer *writer) { *writer = (ml_pb_writer){NULL, 0, 0, ML_OK}; }
@@ -219,8 +246,7 @@ void ml_pb_writer_free(ml_pb_writer *writer) {
   ml_pb_writer_init(writer);
 }
 
-/* Makes room for `more` bytes; NULL when the writer has failed. */
-static uint8_t *reserve(ml_pb_writer *writer, size_t more) {
+uint8_t *ml_pb_reserve(ml_pb_writer *writer, size_t more) {
   if (writer->status != ML_OK) return NULL;
   if (more > writer->capacity - writer->size) {
     size_t need;
@@ -234,29 +260,20 @@ static uint8_t *reserve(ml_pb_writer *writer, size_t more) {
   return writer->bytes + writer->size;
 }
 
-static uint8_t *put_raw_varint(uint8_t *p, uint64_t value) {
-  while (value >= 0x80) {
-    *p++ = (uint8_t)(value | 0x80);
-    value >>= 7;
-  }
-  *p++ = (uint8_t)value;
-  return p;
-}
-
 static uint8_t *put_tag(uint8_t *p, uint32_t number, ml_pb_wire wire) {
   assert(number >= 1 && number <= MAX_FIELD_NUMBER);
-  return put_raw_varint(p, (uint64_t)number << 3 | (uint64_t)wire);
+  return ml_pb_tag(p, number, wire);
 }
 
 void ml_pb_put_varint(ml_pb_writer *writer, uint32_t number, uint64_t value) {
-  uint8_t *p = reserve(writer, 5 + MAX_VARINT);
+  uint8_t *p = ml_pb_reserve(writer, 5 + MAX_VARINT);
   if (p == NULL) return;
-  p = put_raw_varint(put_tag(p, number, ML_PB_VARINT), value);
+  p = ml_pb_varint(put_tag(p, number, ML_PB_VARINT), value);
   writer->size = (size_t)(p - writer->bytes);
 }
 
 void ml_pb_put_float(ml_pb_writer *writer, uint32_t number, float value) {
-  uint8_t *p = reserve(writer, 5 + sizeof value);
+  uint8_t *p = ml_pb_reserve(writer, 5 + sizeof value);
   if (p == NULL) return;
   p = put_tag(p, number, ML_PB_FIXED32);
   memcpy(p, &value, sizeof value);
@@ -264,7 +281,7 @@ void ml_pb_put_float(ml_pb_writer *writer, uint32_t number, float value) {
 }
 
 void ml_pb_put_double(ml_pb_writer *writer, uint32_t number, double value) {
-  uint8_t *p = reserve(writer, 5 + sizeof value);
+  uint8_t *p = ml_pb_reserve(writer, 5 + sizeof value);
   if (p == NULL) return;
   p = put_tag(p, number, ML_PB_FIXED64);
   memcpy(p, &value, sizeof value);
@@ -277,9 +294,9 @@ void ml_pb_put_bytes(ml_pb_writer *writer, uint32_t number, const void *bytes, s
     if (writer->status == ML_OK) writer->status = ML_RESOURCE_EXHAUSTED;
     return;
   }
-  uint8_t *p = reserve(writer, need);
+  uint8_t *p = ml_pb_reserve(writer, need);
   if (p == NULL) return;
-  p = put_raw_varint(put_tag(p, number, ML_PB_BYTES), size);
+  p = ml_pb_varint(put_tag(p, number, ML_PB_BYTES), size);
   if (size > 0) memcpy(p, bytes, size);
   writer->size = (size_t)(p - writer->bytes) + size;
 }
@@ -289,7 +306,7 @@ void ml_pb_put_string(ml_pb_writer *writer, uint32_t number, const char *text) {
 }
 
 size_t ml_pb_open(ml_pb_writer *writer, uint32_t number) {
-  uint8_t *p = reserve(writer, 5 + 1);
+  uint8_t *p = ml_pb_reserve(writer, 5 + 1);
   if (p == NULL) return 0;
   p = put_tag(p, number, ML_PB_BYTES);
   *p++ = 0; /* the length, if it fits one byte */
@@ -302,9 +319,9 @@ void ml_pb_close(ml_pb_writer *writer, size_t mark) {
   assert(mark >= 2 && mark <= writer->size);
   size_t length = writer->size - mark;
   uint8_t prefix[MAX_VARINT];
-  size_t width = (size_t)(put_raw_varint(prefix, length) - prefix);
+  size_t width = (size_t)(ml_pb_varint(prefix, length) - prefix);
   if (width > 1) {
-    if (reserve(writer, width - 1) == NULL) return;
+    if (ml_pb_reserve(writer, width - 1) == NULL) return;
     memmove(writer->bytes + mark + width - 1, writer->bytes + mark, length);
     writer->size += width - 1;
   }

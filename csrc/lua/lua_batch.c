@@ -6,8 +6,10 @@
  *   servable:start_infer(body[, json_size[, port[, timeout[, priority[, { model, version }]]]]]) -> body, headers | nil, message, code | job
  *   servable:batched() -> boolean: do its requests go to threads?   servable:batch_stats() -> table | nil
  *   servable:count_in(counters) -> true | nil, message: what its batches do is counted there (core.counters); only once
+ *   servable:start_proto(method, bytes[, signature[, port[, timeout[, priority[, model[, version[, tensor_content]]]]]]]) -> bytes | nil, message, code |
+ *   job; method: "predict_proto", "infer_proto"
  * core.batch_port() -> port: :pollfd() :events() :timeout() for cqueues.poll, :take() -> id of a job that is over | nil
- * job:id()  job:done()  job:text() -> what predict_json or infer return (blocks until it is over)  job:cancel() -> boolean  job:expire() -> boolean
+ * job:id()  job:done()  job:text() -> what the method returns (blocks until it is over)  job:cancel() -> boolean  job:expire() -> boolean
  * job:left() -> seconds until its deadline | nil */
 #include <stdio.h>
 #include <string.h>
@@ -76,24 +78,26 @@ static int port_take(lua_State *L)
 
 /* ---- job ---- */
 typedef struct job_box {
-  ml_request *request; /* one of the two */
+  ml_request *request; /* one of the three */
   ml_infer *infer;
+  ml_call *call;
   uint64_t id;
-  int kept;            /* reference on what infer borrows, or LUA_NOREF */
+  int kept;            /* reference on what infer or call borrows, or LUA_NOREF */
   ml_json_writer out;
+  ml_pb_writer bytes;  /* what a call gives */
 } job_box;
 
 static job_box *check_job(lua_State *L)
 {
   job_box *box = luaL_checkudata(L, 1, JOB);
-  luaL_argcheck(L, box->request || box->infer, 1, "the job has been taken");
+  luaL_argcheck(L, box->request || box->infer || box->call, 1, "the job has been taken");
   return box;
 }
 
 static ml_ticket *check_ticket(lua_State *L)
 {
   job_box *box = check_job(L);
-  return box->request ? ml_request_ticket(box->request) : ml_infer_ticket(box->infer);
+  return box->request ? ml_request_ticket(box->request) : box->infer ? ml_infer_ticket(box->infer) : ml_call_ticket(box->call);
 }
 
 /* Its buffers serve the next one, without waiting for the collector. */
@@ -101,8 +105,10 @@ static void forget(lua_State *L, job_box *box)
 {
   ml_request_free(box->request);
   ml_infer_free(box->infer);
+  ml_call_free(box->call);
   box->request = NULL;
   box->infer = NULL;
+  box->call = NULL;
   luaL_unref(L, LUA_REGISTRYINDEX, box->kept);
   box->kept = LUA_NOREF;
 }
@@ -112,6 +118,7 @@ static int job_close(lua_State *L)
   job_box *box = luaL_checkudata(L, 1, JOB);
   forget(L, box);
   ml_json_writer_free(&box->out);
+  ml_pb_writer_free(&box->bytes);
   return 0;
 }
 
@@ -147,9 +154,20 @@ static int job_left(lua_State *L)
   return 1;
 }
 
+static int call_bytes(lua_State *L, job_box *box)
+{
+  ml_error err;
+  ml_status status = ml_call_finish(box->call, &box->bytes, &err);
+  forget(L, box);
+  if (status == ML_OK) lua_pushlstring(L, (const char *)box->bytes.bytes, box->bytes.size);
+  ml_pb_writer_free(&box->bytes);
+  return status == ML_OK ? 1 : ml__lua_fail(L, &err);
+}
+
 static int job_text(lua_State *L)
 {
   job_box *box = check_job(L);
+  if (box->call) return call_bytes(L, box);
   size_t json = ML_INFER_JSON;
   ml_error err;
   ml_status status;
@@ -181,6 +199,7 @@ static job_box *new_job(lua_State *L, int index, ml_request_options *options)
   job_box *box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = (job_box){ .kept = LUA_NOREF };
   ml_json_writer_init(&box->out);
+  ml_pb_writer_init(&box->bytes);
   luaL_setmetatable(L, JOB);
   if (port) {
     options->port = port->port;
@@ -232,6 +251,36 @@ int ml__lua_servable_start_infer(lua_State *L)
   ml_status status = ml_infer_decode(servable, body, size, json, &names, &box->infer, &err);
   if (status == ML_OK) status = ml_infer_submit(box->infer, &options, &err);
   else ml_statistics_failure(ml_servable_statistics(servable), 0);
+  if (status == ML_OK) return 1;
+  forget(L, box);
+  return ml__lua_fail(L, &err);
+}
+
+int ml__lua_servable_start_proto(lua_State *L)
+{
+  ml_servable *servable = ml__lua_check_servable(L, 1);
+  const ml_call_codec *codec = ml__lua_check_codec(L, 2);
+  ml_request_options options;
+  ml_error err;
+  size_t size;
+  lua_settop(L, 10);
+  const char *bytes = luaL_checklstring(L, 3, &size);
+  ml_call_options names = ml__lua_call_options(L, 4, 8);
+  if (!ml_servable_batcher(servable)) {
+    lua_remove(L, 2);
+    for (int i = 0; i < 3; i++) lua_remove(L, 4);
+    return ml__lua_servable_call(L, codec);
+  }
+  job_box *box = new_job(L, 5, &options);
+  lua_createtable(L, 4, 0);
+  static const int kept[] = { 3, 4, 8, 9 };
+  for (int i = 0; i < 4; i++) {
+    lua_pushvalue(L, kept[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  box->kept = luaL_ref(L, LUA_REGISTRYINDEX);
+  ml_status status = ml_call_decode(servable, codec, bytes, size, &names, &box->call, &err);
+  if (status == ML_OK) status = ml_call_submit(box->call, &options, &err);
   if (status == ML_OK) return 1;
   forget(L, box);
   return ml__lua_fail(L, &err);

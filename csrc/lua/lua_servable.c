@@ -4,16 +4,25 @@
  *   :predict_json(body[, signature]) -> text | nil, message, code       :classify_json(body), :regress_json(body): the same
  *   :infer(body[, json_size[, { model, version }]]) -> body, headers | nil, message, code: KServe's v2 infer request; json_size: how much of the body
  *   is JSON (nil: all); headers: nil when the answer is JSON only
+ *   :predict_proto(bytes[, signature[, model[, version[, tensor_content]]]]) -> bytes | nil, message, code: a message of TensorFlow Serving's gRPC
+ *   API. signature: for a request that names none; model, version: what the answer calls the model; tensor_content (boolean): answer in that field
+ *   :infer_proto(bytes[, nil[, model[, version]]]): the same with KServe's ModelInfer
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
  * for core.servable_at in another Lua state of the process; the model stays deployed until :close() or collection
  *   :give() -> integer: the same, but it stays deployed for servable_at(handle, true) to take; this object is closed
- *   :start_json, :start_infer, :batching, :batched, :batch_stats and :count_in: see lua_batch.c
+ *   :start_json, :start_infer, :start_proto, :batching, :batched, :batch_stats and :count_in: see lua_batch.c
+ * core.peek_predict(bytes) -> name, version, label, signature (strings; nil: not given), nothing when the request has no model_spec | nil, message,
+ *   code: whom a request of PredictionService asks   core.peek_multi_inference(bytes): the same of its first task
+ * core.peek_infer(bytes) -> name, version (nil: not given) | nil, message, code
  * core.servable_at(handle[, take]) -> mlserve.servable | nil, message, code; take: the handle is no longer deployed */
+#include <stdio.h>
 #include <string.h>
 #include "lua/lua_core.h"
 #include "serve/examples.h"
 #include "lua/lua_servable.h"
+#include "serve/infer_proto.h"
+#include "serve/predict_proto.h"
 #include "serve/registry.h"
 
 #define SERVABLE "mlserve.servable"
@@ -23,6 +32,7 @@ typedef struct servable_box {
   ml_servable *servable;
   int64_t handle;     /* 0: not in the registry through this object */
   ml_json_writer out; /* reused, so that answers need no allocation of ours */
+  ml_pb_writer bytes; /* the same */
 } servable_box;
 
 static servable_box *check_box(lua_State *L, int index)
@@ -39,6 +49,7 @@ static servable_box *new_box(lua_State *L)
   servable_box *box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = (servable_box){ 0 };
   ml_json_writer_init(&box->out);
+  ml_pb_writer_init(&box->bytes);
   luaL_setmetatable(L, SERVABLE);
   return box;
 }
@@ -51,6 +62,7 @@ static int servable_close(lua_State *L)
   if (box->handle) ml_registry_remove(box->handle);
   ml_servable_release(box->servable);
   ml_json_writer_free(&box->out);
+  ml_pb_writer_free(&box->bytes);
   box->servable = NULL;
   box->handle = 0;
   return 0;
@@ -254,13 +266,90 @@ int ml__lua_servable_infer(lua_State *L)
   return status == ML_OK ? 2 : ml__lua_fail(L, &err);
 }
 
+/* ---- binary protocols ---- */
+static const struct { const char *name; const ml_call_codec *codec; } codecs[] = {
+  { "predict_proto", &ml_predict_proto }, { "infer_proto", &ml_infer_proto } };
+
+const ml_call_codec *ml__lua_check_codec(lua_State *L, int index)
+{
+  const char *name = luaL_checkstring(L, index);
+  for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++) if (strcmp(codecs[i].name, name) == 0) return codecs[i].codec;
+  luaL_argerror(L, index, "the name of a method of servables expected");
+  return NULL;
+}
+
+ml_call_options ml__lua_call_options(lua_State *L, int signature, int names)
+{
+  return (ml_call_options){ .signature = luaL_optstring(L, signature, NULL),
+                            .model = luaL_optstring(L, names, NULL),
+                            .version = luaL_optstring(L, names + 1, NULL),
+                            .content = lua_toboolean(L, names + 2) };
+}
+
+int ml__lua_servable_call(lua_State *L, const ml_call_codec *codec)
+{
+  servable_box *box = check_box(L, 1);
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 2, &size);
+  ml_call_options options = ml__lua_call_options(L, 3, 4);
+  ml_error err;
+  box->bytes.size = 0;
+  box->bytes.status = ML_OK;
+  ml_status status = ml_servable_call(box->servable, codec, bytes, size, &options, &box->bytes, &err);
+  if (status == ML_OK) lua_pushlstring(L, (const char *)box->bytes.bytes, box->bytes.size);
+  if (box->bytes.capacity > KEPT_TEXT || box->bytes.status != ML_OK) ml_pb_writer_free(&box->bytes);
+  return status == ML_OK ? 1 : ml__lua_fail(L, &err);
+}
+
+static int servable_predict_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_predict_proto); }
+static int servable_infer_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_infer_proto); }
+
+static void push_text(lua_State *L, ml_str text)
+{
+  if (text.length > 0) lua_pushlstring(L, text.bytes, text.length);
+  else lua_pushnil(L);
+}
+
+static int peek_spec(lua_State *L, bool task)
+{
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 1, &size);
+  ml_model_spec spec;
+  ml_error err;
+  char version[24];
+  if (ml_model_spec_peek(bytes, size, task, &spec, &err) != ML_OK) return ml__lua_fail(L, &err);
+  if (!spec.given) return 0;
+  lua_pushlstring(L, spec.name.bytes ? spec.name.bytes : "", spec.name.length);
+  snprintf(version, sizeof version, "%lld", (long long)spec.version);
+  push_text(L, (ml_str){ version, spec.versioned ? strlen(version) : 0 });
+  if (spec.labelled) lua_pushlstring(L, spec.label.bytes, spec.label.length);
+  else lua_pushnil(L);
+  push_text(L, spec.signature);
+  return 4;
+}
+
+static int peek_infer(lua_State *L)
+{
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 1, &size);
+  ml_str model, version;
+  ml_error err;
+  if (ml_infer_peek(bytes, size, &model, &version, &err) != ML_OK) return ml__lua_fail(L, &err);
+  lua_pushlstring(L, model.bytes, model.length);
+  push_text(L, version);
+  return 2;
+}
+
+static int peek_predict(lua_State *L) { return peek_spec(L, false); }
+static int peek_multi_inference(lua_State *L) { return peek_spec(L, true); }
+
 static int servable_statistics(lua_State *L)
 {
   servable_box *box = check_box(L, 1);
   ml_infer_options options = ml__lua_infer_options(L, 2);
   box->out.length = 0;
   box->out.status = ML_OK;
-  ml_servable_put_statistics(box->servable, &options, &box->out);
+  ml_servable_put_statistics(box->servable, options.model, options.version, &box->out);
   if (box->out.status != ML_OK) {
     ml_error err;
     ml_json_writer_free(&box->out);
@@ -413,6 +502,9 @@ void ml__lua_open_servable(lua_State *L)
       {"count_in", ml__lua_servable_count_in},
       {"infer", ml__lua_servable_infer},
       {"start_infer", ml__lua_servable_start_infer},
+      {"predict_proto", servable_predict_proto},
+      {"infer_proto", servable_infer_proto},
+      {"start_proto", ml__lua_servable_start_proto},
       {"statistics", servable_statistics},
       {"max_batch", servable_max_batch},
       {"io", servable_io},
@@ -426,7 +518,8 @@ void ml__lua_open_servable(lua_State *L)
       {"close", servable_close},
       {NULL, NULL},
   };
-  static const luaL_Reg functions[] = { { "servable", new_servable }, { "servable_at", servable_at }, { NULL, NULL } };
+  static const luaL_Reg functions[] = { { "servable", new_servable }, { "servable_at", servable_at }, { "peek_predict", peek_predict },
+                                        { "peek_multi_inference", peek_multi_inference }, { "peek_infer", peek_infer }, { NULL, NULL } };
   ml__lua_class(L, SERVABLE, methods, servable_close, servable_tostring);
   luaL_setfuncs(L, functions, 0);
 }

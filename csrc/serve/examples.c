@@ -162,7 +162,7 @@ static ml_status read_feature(work *w, feature *f, ml_error *err) {
 static feature *find_feature(work *w, feature *set, const char *name, size_t length) {
   for (size_t k = 0; k < w->n_features; k++) {
     size_t i = (w->last + 1 + k) % w->n_features;
-    if (strncmp(set[i].name, name, length) == 0 && set[i].name[length] == '\0') {
+    if (strlen(set[i].name) == length && memcmp(set[i].name, name, length) == 0) {
       w->last = i;
       return &set[i];
     }

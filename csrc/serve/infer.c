@@ -6,25 +6,19 @@
 #include "serve/infer.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "serve/json_tensor.h"
 #include "serve/statistics.h"
 
-enum { KEY_SCRATCH = 256, NAME = 1024, CLASS_ELEMENTS = 1000000 };
+enum { KEY_SCRATCH = 256, NAME = 1024 };
 
 typedef struct wanted { /* an output of the response */
   size_t index;         /* among the signature's */
   uint64_t classes;     /* 0: the tensor itself */
   int binary;           /* -1: as the request says */
 } wanted;
-
-typedef struct slot { /* one input, by signature */
-  void *owned;
-  bool seen;
-} slot;
 
 struct ml_infer {
   ml_servable *servable;
@@ -41,59 +35,12 @@ struct ml_infer {
   bool has_id, prefixed, binary_output, unknown;
   char unknown_name[160];       /* the first that is no input of the model */
   uint64_t priority, timeout;
-  slot *slots;
+  void **owned;                 /* by signature input: what was made of its data */
+  bool *seen;                   /* by signature input */
   wanted *wanted;
   size_t n_wanted, wanted_capacity;
   ml_view *views;               /* by graph input */
 };
-
-/* ---------------------------------------------------------------- names ---- */
-static const struct { ml_dtype dtype; const char *name;
-} dtypes[] = {
-    {ML_BOOL, "BOOL"},     {ML_UINT8, "UINT8"},     {ML_UINT16, "UINT16"}, {ML_UINT32, "UINT32"}, {ML_UINT64, "UINT64"},
-    {ML_INT8, "INT8"},     {ML_INT16, "INT16"},     {ML_INT32, "INT32"},   {ML_INT64, "INT64"},   {ML_FLOAT16, "FP16"},
-    {ML_BFLOAT16, "BF16"}, {ML_FLOAT32, "FP32"},    {ML_FLOAT64, "FP64"},  {ML_STRING, "BYTES"},  {ML_CONTAINER, "BYTES"},
-};
-
-const char *ml_infer_dtype_name(ml_dtype dtype) {
-  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) if (dtypes[i].dtype == dtype) return dtypes[i].name;
-  return NULL;
-}
-
-static ml_dtype dtype_of(const char *name) {
-  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) if (strcmp(dtypes[i].name, name) == 0) return dtypes[i].dtype;
-  return ML_DTYPE_NONE;
-}
-
-const ml_signature *ml_infer_signature(const ml_servable *servable) {
-  const ml_signature *g = ml_servable_signature(servable, ML_SERVING_DEFAULT, strlen(ML_SERVING_DEFAULT));
-  return g ? g : ml_servable_signature_at(servable, 0);
-}
-
-static bool any_size(const ml_value *v) {
-  return v->type ? ml_type_kind(v->type) == ML_KIND_SEQUENCE : v->rank > 0 && v->dims[0] == ML_UNKNOWN;
-}
-
-bool ml_servable_batches(const ml_servable *servable) {
-  const ml_graph *g = ml_program_graph(ml_servable_program(servable));
-  for (size_t i = 0; i < g->n_inputs; i++) if (g->inputs[i]->type || !any_size(g->inputs[i])) return false;
-  for (size_t i = 0; i < g->n_outputs; i++) if (!any_size(g->outputs[i])) return false;
-  return g->n_inputs > 0;
-}
-
-int32_t ml_servable_max_batch(const ml_servable *servable) {
-  const ml_graph *g = ml_program_graph(ml_servable_program(servable));
-  size_t most = ml_servable_max_elements(servable), row = 0;
-  if (!ml_servable_batches(servable)) return 0;
-  for (size_t i = 0; i < g->n_inputs; i++) {
-    size_t size = 1;
-    for (int32_t k = 1; k < g->inputs[i]->rank; k++)
-      if (g->inputs[i]->dims[k] > 0 && !ml_mul_size(size, (size_t)g->inputs[i]->dims[k], &size)) return 1;
-    if (!ml_add_size(row, size, &row)) return 1;
-  }
-  size_t batch = most / row;
-  return batch < 1 ? 1 : batch > INT32_MAX ? INT32_MAX : (int32_t)batch;
-}
 
 /* ---------------------------------------------------------------- refusals ---- */
 #define REFUSE(r, err, ...) ml_json_refuse(&(r)->decoder, err, ML_INVALID_ARGUMENT, __VA_ARGS__)
@@ -109,8 +56,13 @@ __attribute__((cold)) static ml_status absent(ml_infer *r, const char *field, ml
   return REFUSE(r, err, "Unable to parse '%s': attempt to access non-existing object member '%s'", field, field);
 }
 
-/* "[-1,3]" */
-static const char *dims_text(const int64_t *dims, int32_t rank, char *text, size_t size) { return ml_json_shape_text(dims, rank, text, size); }
+/* A refusal of infer_model's. */
+static ml_status refused(ml_infer *r, ml_status status) {
+  r->decoder.semantic = r->decoder.semantic || status == ML_INVALID_ARGUMENT || status == ML_UNIMPLEMENTED;
+  return status;
+}
+
+static ml_infer_asked asked(const ml_infer *r) { return (ml_infer_asked){r->servable, r->model}; }
 
 /* ---------------------------------------------------------------- small values ---- */
 static bool is(const char *key, size_t length, const char *text) { return length == strlen(text) && memcmp(key, text, length) == 0; }
@@ -310,7 +262,7 @@ static ml_status read_data(ml_infer *r, size_t i, ml_error *err) {
   if (ml_json_peek(reader) != ML_JSON_ARRAY) return wrong_kind(r, "data", "array", err);
   if (v->count > (size_t)(reader->end - reader->at) || !ml_mul_size(v->count, ml_dtype_size(v->dtype), &bytes))
     return REFUSE(r, err, "Unable to parse 'data': Shape does not match true shape of 'data' field"); /* an element takes a byte at least */
-  r->slots[i].owned = v->data = ml_alloc(bytes);
+  r->owned[i] = v->data = ml_alloc(bytes);
   if (!v->data) return ml_fail_memory(err, bytes, "a request");
   ML_TRY(read_list(r, v, &at, err));
   if (at != v->count) return REFUSE(r, err, "Failed to parse 'data' field: shape does not match true shape");
@@ -318,88 +270,26 @@ static ml_status read_data(ml_infer *r, size_t i, ml_error *err) {
 }
 
 /* ---------------------------------------------------------------- binary data ---- */
-static ml_status take_strings(ml_infer *r, const char *name, ml_view *v, const char *bytes, size_t size, ml_error *err) {
-  ml_str *list = v->data;
-  size_t n = 0;
-  while (size > 0) {
-    uint32_t length;
-    if (size < sizeof length)
-      return REFUSE_WITH_ID(r, err, "incomplete string length indicator for inference input '%.100s' for model '%s', expecting 4 bytes but only %zu "
-                            "bytes available. Please make sure the string length indicator is in one buffer.", name, r->model, size);
-    if (n == v->count)
-      return REFUSE_WITH_ID(r, err, "unexpected number of string elements %zu for inference input '%.100s' for model '%s', expecting %zu", n + 1,
-                            name, r->model, v->count);
-    memcpy(&length, bytes, sizeof length);
-    bytes += sizeof length;
-    size -= sizeof length;
-    if (length > size)
-      return REFUSE_WITH_ID(r, err, "incomplete string data for inference input '%.100s' for model '%s', expecting string of length %u but only %zu "
-                            "bytes available", name, r->model, length, size);
-    list[n++] = (ml_str){bytes, length};
-    bytes += length;
-    size -= length;
-  }
-  if (n != v->count)
-    return REFUSE_WITH_ID(r, err, "expected %zu string elements for inference input '%.100s' for model '%s', got %zu", v->count, name, r->model, n);
-  return ML_OK;
-}
-
 static ml_status take_binary(ml_infer *r, size_t i, const char *bytes, size_t size, ml_error *err) {
-  const char *name = r->signature->inputs[i].name;
-  ml_view *v = &r->views[r->signature->inputs[i].index];
-  size_t each = ml_dtype_size(v->dtype), expected = v->count * each; /* ml_shape_count has checked it */
-  if (v->dtype == ML_STRING && v->count > size / 4)
-    return REFUSE_WITH_ID(r, err, "expected %zu string elements for inference input '%.100s' for model '%s', got fewer", v->count, name, r->model);
-  if (v->dtype != ML_STRING && size != expected)
-    return REFUSE_WITH_ID(r, err, "input byte size mismatch for input '%.100s' for model '%s'. Expected %zu, got %zu", name, r->model, expected,
-                          size);
-  if (v->dtype != ML_STRING && v->dtype != ML_BOOL) {
+  const ml_signature_tensor *t = &r->signature->inputs[i];
+  ml_view *v = &r->views[t->index];
+  ml_infer_asked whom = asked(r);
+  ml_wire wire;
+  ML_TRY(refused(r, ml_infer_binary(&whom, t->name, v, bytes, size, &wire, &r->prefixed, err)));
+  if (ml_wire_in_place(&wire, v->dtype, v->count)) {
     v->data = (void *)(uintptr_t)bytes; /* read only */
     return ML_OK;
   }
-  r->slots[i].owned = v->data = ml_alloc(expected);
-  if (!v->data) return ml_fail_memory(err, expected, "a request");
-  if (v->dtype == ML_STRING) return take_strings(r, name, v, bytes, size, err);
-  for (size_t k = 0; k < size; k++) ((uint8_t *)v->data)[k] = bytes[k] != 0;
-  return ML_OK;
+  r->owned[i] = v->data = ml_alloc(v->count * ml_dtype_size(v->dtype));
+  if (!v->data) return ml_fail_memory(err, v->count * ml_dtype_size(v->dtype), "a request");
+  return ml_wire_copy(&wire, v->dtype, v->count, v->data, err);
 }
 
 /* ---------------------------------------------------------------- inputs ---- */
-static size_t find_tensor(const ml_signature_tensor *list, size_t n, const char *name, size_t length) {
-  size_t i = 0;
-  while (i < n && !is(name, length, list[i].name)) i++;
-  return i;
-}
-
-/* Type and shape of input i, as the request gives them, against the model's. */
 static ml_status accept(ml_infer *r, size_t i, ml_dtype dtype, const int64_t *dims, int32_t rank, ml_error *err) {
   const ml_signature_tensor *t = &r->signature->inputs[i];
-  ml_view *v = &r->views[t->index];
-  ml_error detail;
-  char a[340], b[340];
-  bool same = t->rank == ML_UNKNOWN || t->rank == rank;
-  const char *expected = ml_infer_dtype_name(t->dtype);
-  if (t->dtype == ML_CONTAINER || !expected)
-    return ml_json_refuse(&r->decoder, err, ML_UNIMPLEMENTED, "input '%.100s' of model '%s' has a type that the protocol does not know (%s)", t->name,
-                          r->model, t->dtype == ML_CONTAINER ? "a sequence or map" : ml_dtype_name(t->dtype));
-  if (dtype == ML_DTYPE_NONE) return REFUSE(r, err, "invalid datatype for input %.100s", t->name);
-  if (dtype != t->dtype)
-    return REFUSE_WITH_ID(r, err, "inference input '%.100s' data-type is '%s', but model '%s' expects '%s'", t->name, ml_infer_dtype_name(dtype),
-                          r->model, expected);
-  for (int32_t k = 0; same && t->rank != ML_UNKNOWN && k < rank; k++) same = t->dims[k] == ML_UNKNOWN || t->dims[k] == dims[k];
-  if (!same)
-    return REFUSE_WITH_ID(r, err, "unexpected shape for input '%.60s' for model '%s'. Expected %.120s, got %.120s. ", t->name, r->model,
-                          dims_text(t->dims, t->rank, a, sizeof a), dims_text(dims, rank, b, sizeof b));
-  *v = (ml_view){.dtype = dtype, .rank = rank};
-  if (rank > 0) memcpy(v->dims, dims, (size_t)rank * sizeof *dims);
-  if (ml_shape_count(dims, rank, dtype, &v->count, &detail) != ML_OK)
-    return REFUSE(r, err, "invalid shape for input '%.60s': shape %.120s causes total element count to exceed maximum size of %lld", t->name,
-                  dims_text(dims, rank, b, sizeof b), (long long)INT64_MAX);
-  size_t most = ml_servable_max_elements(r->servable);
-  if (v->count > most - r->elements)
-    return REFUSE(r, err, "input '%.100s': the request has more than %zu elements", t->name, most);
-  r->elements += v->count;
-  return ML_OK;
+  ml_infer_asked whom = asked(r);
+  return refused(r, ml_infer_accept(&whom, t, dtype, dims, rank, &r->elements, &r->views[t->index], &r->prefixed, err));
 }
 
 static ml_status read_shape(ml_infer *r, int64_t *dims, int32_t *rank, ml_error *err) {
@@ -440,10 +330,10 @@ static ml_status read_input_name(ml_infer *r, input *in, ml_error *err) {
   size_t length;
   ML_TRY(read_text(r, "name", &length, err));
   in->named = true;
-  in->index = find_tensor(g->inputs, g->n_inputs, r->name, length);
+  in->index = ml_infer_find(g->inputs, g->n_inputs, r->name, length);
   if (in->index < g->n_inputs) {
-    if (r->slots[in->index].seen) return REFUSE(r, err, "input '%.100s' already exists in request", r->name);
-    r->slots[in->index].seen = true;
+    if (r->seen[in->index]) return REFUSE(r, err, "input '%.100s' already exists in request", r->name);
+    r->seen[in->index] = true;
   } else if (!r->unknown) {
     r->unknown = true;
     snprintf(r->unknown_name, sizeof r->unknown_name, "%s", r->name);
@@ -468,7 +358,7 @@ static ml_status read_input(ml_infer *r, ml_error *err) {
       ML_TRY(read_input_name(r, &in, err));
     } else if (is(key, length, "datatype") && !type_given) {
       ML_TRY(read_text(r, "datatype", &length, err));
-      in.dtype = strlen(r->name) == length ? dtype_of(r->name) : ML_DTYPE_NONE;
+      in.dtype = ml_infer_dtype(r->name, length);
       in.typed = type_given = true;
     } else if (is(key, length, "shape") && !in.shaped) {
       ML_TRY(read_shape(r, in.dims, &in.rank, err));
@@ -531,7 +421,7 @@ static ml_status read_output(ml_infer *r, ml_error *err) {
     if (is(key, length, "name") && !named) {
       ML_TRY(read_text(r, "name", &length, err));
       named = true;
-      index = find_tensor(g->outputs, g->n_outputs, r->name, length);
+      index = ml_infer_find(g->outputs, g->n_outputs, r->name, length);
       if (index == g->n_outputs) return REFUSE(r, err, "unexpected inference output '%.100s' for model '%s'", r->name, r->model);
     } else if (is(key, length, "parameters") && !parameters_given) {
       ML_TRY(read_parameters(r, &p, err));
@@ -571,26 +461,10 @@ static ml_status read_id(ml_infer *r, ml_error *err) {
   return ML_OK;
 }
 
-/* "['a','b']" of the inputs that are there, or of those that are missing */
-static const char *input_names(const ml_infer *r, bool seen, char *text, size_t size) {
-  size_t n = (size_t)snprintf(text, size, "[");
-  for (size_t i = 0; i < r->signature->n_inputs && n < size; i++)
-    if (r->slots[i].seen == seen) n += (size_t)snprintf(text + n, size - n, "%s'%.40s'", n > 1 ? "," : "", r->signature->inputs[i].name);
-  if (seen && r->unknown && n < size) n += (size_t)snprintf(text + n, size - n, "%s'%.40s'", n > 1 ? "," : "", r->unknown_name);
-  if (n < size) snprintf(text + n, size - n, "]");
-  return text;
-}
-
 static ml_status check_given(ml_infer *r, ml_error *err) {
-  const ml_signature *g = r->signature;
-  char have[120], missing[120];
+  ml_infer_asked whom = asked(r);
   if (r->binary != r->end) return REFUSE(r, err, "unexpected additional input data for model '%s'", r->model);
-  if (r->n_given != g->n_inputs)
-    return REFUSE_WITH_ID(r, err, "expected %zu inputs but got %zu inputs for model '%s'. Got input(s) %s, but missing required input(s) %s. Please "
-                          "provide all required input(s).", g->n_inputs, r->n_given, r->model, input_names(r, true, have, sizeof have),
-                          input_names(r, false, missing, sizeof missing));
-  if (r->unknown) return REFUSE(r, err, "unexpected inference input '%s' for model '%s'", r->unknown_name, r->model);
-  return ML_OK;
+  return refused(r, ml_infer_check(&whom, r->signature, r->n_given, r->seen, r->unknown ? r->unknown_name : NULL, &r->prefixed, err));
 }
 
 static ml_status read_root(ml_infer *r, ml_error *err) {
@@ -644,11 +518,6 @@ static void find_id(ml_infer *r) {
   }
 }
 
-__attribute__((cold)) static ml_status with_id(const ml_infer *r, ml_status status, ml_error *err) {
-  ml_error plain = *err;
-  return ml_fail(err, status, "[request id: %.100s] %.400s", r->has_id && r->id_length ? r->id : "<id_unknown>", plain.message);
-}
-
 __attribute__((cold)) static ml_status finish_failure(ml_infer *r, ml_status status, ml_error *err) {
   ml_json_reader *reader = &r->decoder.reader;
   ml_error syntax = {0};
@@ -661,7 +530,7 @@ __attribute__((cold)) static ml_status finish_failure(ml_infer *r, ml_status sta
     if (ml_json_skip(reader, &syntax) == ML_OK && ml_json_expect_end(reader, &syntax) == ML_OK) {
       if (!r->prefixed) return status;
       find_id(r);
-      return with_id(r, status, err);
+      return ml_infer_with_id(r->id, r->id_length, status, err);
     }
   } else {
     syntax = *err;
@@ -699,7 +568,7 @@ deduced:
   ML_TRY(accept(r, 0, t->dtype, dims, t->rank, err));
   if (t->dtype != ML_STRING) return take_binary(r, 0, body, size, err);
   ml_view *v = &r->views[t->index];
-  r->slots[0].owned = v->data = ml_alloc(each);
+  r->owned[0] = v->data = ml_alloc(each);
   if (!v->data) return ml_fail_memory(err, each, "a request");
   *(ml_str *)v->data = (ml_str){body, size};
   return ML_OK;
@@ -710,8 +579,9 @@ void ml_infer_free(ml_infer *request) {
   if (!request) return;
   ml_servable *last = ml_ticket_leave(&request->ticket);
   ml_ticket_free(&request->ticket);
-  for (size_t i = 0; request->slots && i < request->signature->n_inputs; i++) ml_free(request->slots[i].owned);
-  ml_free(request->slots);
+  for (size_t i = 0; request->owned && i < request->signature->n_inputs; i++) ml_free(request->owned[i]);
+  ml_free(request->owned);
+  ml_free(request->seen);
   ml_free(request->views);
   ml_free(request->wanted);
   ml_free(request->strings);
@@ -730,12 +600,13 @@ static ml_status new_request(ml_servable *servable, const ml_infer_options *opti
   r->signature = ml_infer_signature(servable);
   r->model = options && options->model ? options->model : ml_servable_model(servable);
   r->version = options ? options->version : NULL;
-  r->slots = ml_alloc_zero(n + 1, sizeof *r->slots);
+  r->owned = ml_alloc_zero(n + 1, sizeof *r->owned);
+  r->seen = ml_alloc_zero(n + 1, sizeof *r->seen);
   r->views = ml_alloc_zero(n + 1, sizeof *r->views);
   r->name = ml_alloc(NAME);
   r->name_size = NAME;
   *out = r;
-  return r->slots && r->views && r->name ? ML_OK : ml_fail_memory(err, n * sizeof *r->views, "a request");
+  return r->owned && r->seen && r->views && r->name ? ML_OK : ml_fail_memory(err, n * sizeof *r->views, "a request");
 }
 
 ml_status ml_infer_decode(ml_servable *servable, const char *body, size_t size, size_t json_size, const ml_infer_options *options, ml_infer **out,
@@ -750,7 +621,7 @@ ml_status ml_infer_decode(ml_servable *servable, const char *body, size_t size, 
       status = ml_fail(err, ML_INVALID_ARGUMENT, "inference header size should be in range (0, %zu), got: %zu", size, json);
     } else if (json == 0 && json_size != ML_INFER_JSON) {
       status = take_raw(r, body, size, err);
-      if (status != ML_OK && r->prefixed) status = with_id(r, status, err);
+      if (status != ML_OK && r->prefixed) status = ml_infer_with_id(r->id, r->id_length, status, err);
     } else {
       ml_json_reader_init(&r->decoder.reader, body, json);
       r->decoder.reader.allow_nonfinite = true;
@@ -776,176 +647,16 @@ size_t ml_infer_rows(const ml_infer *request) {
   return ml_servable_batches(request->servable) ? (size_t)request->views[0].dims[0] : 1;
 }
 
-/* ---------------------------------------------------------------- strings for outputs ---- */
+/* ---------------------------------------------------------------- response ---- */
 typedef struct answer { /* one output of the response */
-  const char *name;
-  ml_view view;
+  ml_answer output;
   bool binary;
-  size_t bytes;         /* of its binary form */
-  ml_str *strings;      /* made here */
-  ml_json_writer text;  /* what they point into */
 } answer;
 
-/* Room for the strings; their bytes come into text, whose place is not known before all are written. */
-static ml_status make_strings(answer *a, size_t n, ml_error *err) {
-  a->strings = ml_alloc_zero(n + 1, sizeof *a->strings);
-  if (!a->strings) return ml_fail_memory(err, n * sizeof *a->strings, "a response");
-  a->view.data = a->strings;
-  a->view.dtype = ML_STRING;
-  a->view.count = n;
-  a->view.type = 0;
-  return ML_OK;
-}
-
-static void end_string(answer *a, size_t i) {
-  a->strings[i].length = a->text.length; /* where it ends, for now */
-}
-
-static ml_status place_strings(answer *a, ml_error *err) {
-  size_t begin = 0;
-  if (a->text.status != ML_OK) return ml_fail_memory(err, a->text.capacity, "a response");
-  for (size_t i = 0; i < a->view.count; i++) {
-    size_t end = a->strings[i].length;
-    a->strings[i] = (ml_str){a->text.text ? a->text.text + begin : "", end - begin};
-    begin = end;
-  }
-  return ML_OK;
-}
-
-/* A sequence as one JSON text for each of its items, any other container as one. */
-static ml_status from_container(answer *a, const ml_view *view, ml_error *err) {
-  const ml_container *c = ml_view_container(view);
-  bool sequence = ml_type_kind(view->type) == ML_KIND_SEQUENCE;
-  size_t n = sequence ? c->count : 1;
-  ml_dtype dtype = ml_type_dtype(view->type);
-  if (ml_json_tensor_writable(dtype, NULL) != ML_OK)
-    return ml_fail(err, ML_UNIMPLEMENTED, "output '%.100s': %s in a sequence or map can not be written as JSON", a->name, ml_dtype_name(dtype));
-  ML_TRY(make_strings(a, n, err));
-  for (size_t i = 0; i < n; i++) {
-    if (sequence) ml_json_put_row(&a->text, view, i, false);
-    else ml_json_put_tensor(&a->text, view, false);
-    end_string(a, i);
-  }
-  a->view.rank = 1;
-  a->view.dims[0] = (int64_t)n;
-  return place_strings(a, err);
-}
-
-/* ---------------------------------------------------------------- classification ---- */
-typedef struct ranked { uint64_t key; size_t index; } ranked;
-
-/* Unsigned numbers in the order of the elements; NaN comes before all others. */
-static uint64_t order_key(const ml_view *v, size_t at) {
-  const uint64_t top = UINT64_C(1) << 63;
-  uint64_t bits;
-  if (v->dtype == ML_UINT64) return ((const uint64_t *)v->data)[at];
-  if (v->dtype == ML_INT64) return ((const uint64_t *)v->data)[at] ^ top;
-  double value = ml_element_get(v->data, v->dtype, at) + 0.0; /* -0 is 0 */
-  if (value != value) return 0;
-  memcpy(&bits, &value, sizeof bits);
-  return bits & top ? ~bits : bits | top;
-}
-
-/* Larger first, then by index. */
-static int compare(const void *left, const void *right) {
-  const ranked *a = left, *b = right;
-  if (a->key != b->key) return a->key < b->key ? 1 : -1;
-  return (a->index > b->index) - (a->index < b->index);
-}
-
-/* "value:index" as Triton prints them: floats with six digits behind the point. */
-static size_t print_class(const ml_view *v, size_t at, size_t index, char *text, size_t size) {
-  int n;
-  if (ml_dtype_is_float(v->dtype)) n = snprintf(text, size, "%f:%zu", ml_element_get(v->data, v->dtype, at), index);
-  else if (v->dtype == ML_UINT64) n = snprintf(text, size, "%llu:%zu", (unsigned long long)((const uint64_t *)v->data)[at], index);
-  else if (v->dtype == ML_INT64) n = snprintf(text, size, "%lld:%zu", (long long)((const int64_t *)v->data)[at], index);
-  else n = snprintf(text, size, "%.0f:%zu", ml_element_get(v->data, v->dtype, at), index);
-  return (size_t)n;
-}
-
-/* Appends ":label" when the model knows a name for the class: its property "mlserve.classes" is a list of texts or numbers. */
-static void put_label(const ml_servable *s, size_t index, ml_json_writer *out) {
-  const ml_property *classes = ml_graph_property(ml_program_graph(ml_servable_program(s)), "mlserve.classes");
-  ml_json_reader reader;
-  bool first = true, more;
-  if (!classes) return;
-  ml_json_reader_init(&reader, classes->value, classes->length);
-  if (ml_json_peek(&reader) != ML_JSON_ARRAY || ml_json_enter_array(&reader, NULL) != ML_OK) return;
-  for (size_t i = 0; ml_json_array_next(&reader, &first, &more, NULL) == ML_OK && more; i++) {
-    ml_json_kind kind = ml_json_peek(&reader);
-    const char *begin = reader.at;
-    size_t length;
-    if (i < index || (kind != ML_JSON_STRING && kind != ML_JSON_NUMBER)) {
-      if (i == index || ml_json_skip(&reader, NULL) != ML_OK) return;
-      continue;
-    }
-    if (kind == ML_JSON_NUMBER) {
-      if (ml_json_skip(&reader, NULL) != ML_OK) return;
-      ml_json_put_literal(out, ":");
-      ml_json_put_raw(out, begin, (size_t)(reader.at - begin));
-      return;
-    }
-    char *text = ml_json_string_length(&reader, &length, NULL) == ML_OK ? ml_alloc(length) : NULL;
-    if (text && ml_json_string_read(&reader, text, &length, NULL) == ML_OK) {
-      ml_json_put_literal(out, ":");
-      ml_json_put_raw(out, text, length);
-    }
-    ml_free(text);
-    return;
-  }
-}
-
-static ml_status from_classes(const ml_infer *r, answer *a, const ml_view *v, uint64_t classes, ml_error *err) {
-  bool batch = v->rank > 0 && ml_servable_batches(r->servable);
-  size_t rows = batch ? (size_t)v->dims[0] : 1, each = rows ? v->count / rows : 0;
-  const char *name = ml_infer_dtype_name(v->dtype);
-  if (!name || v->type || v->dtype == ML_STRING || v->dtype == ML_BOOL || v->dtype == ML_FLOAT16 || v->dtype == ML_BFLOAT16)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "class result not available for output due to unsupported type '%s'",
-                   name ? name : ml_dtype_name(v->dtype));
-  if (each > CLASS_ELEMENTS) return ml_fail(err, ML_INVALID_ARGUMENT, "classification output tensor too large");
-  size_t k = classes < each ? (size_t)classes : each;
-  ranked *all = ml_alloc((each + 1) * sizeof *all);
-  if (!all) return ml_fail_memory(err, each * sizeof *all, "a response");
-  ml_status status = make_strings(a, rows * k, err);
-  for (size_t row = 0; status == ML_OK && row < rows; row++) {
-    for (size_t i = 0; i < each; i++) all[i] = (ranked){order_key(v, row * each + i), i};
-    qsort(all, each, sizeof *all, compare);
-    for (size_t i = 0; i < k; i++) {
-      char text[400]; /* a float64 has up to 309 digits before the point */
-      ml_json_put_raw(&a->text, text, print_class(v, row * each + all[i].index, all[i].index, text, sizeof text));
-      put_label(r->servable, all[i].index, &a->text);
-      end_string(a, row * k + i);
-    }
-  }
-  ml_free(all);
-  ML_TRY(status);
-  a->view.rank = batch ? 2 : 1;
-  if (batch) a->view.dims[0] = (int64_t)rows;
-  a->view.dims[a->view.rank - 1] = (int64_t)k;
-  return place_strings(a, err);
-}
-
-/* ---------------------------------------------------------------- response ---- */
 static ml_status prepare(const ml_infer *r, const wanted *w, const ml_view *view, answer *a, ml_error *err) {
-  a->name = r->signature->outputs[w->index].name;
   a->binary = w->binary < 0 ? r->binary_output : w->binary != 0;
-  ml_json_writer_init(&a->text);
-  if (w->classes > 0) ML_TRY(from_classes(r, a, view, w->classes, err));
-  else if (view->type) ML_TRY(from_container(a, view, err));
-  else a->view = *view;
-  if (!ml_infer_dtype_name(a->view.dtype))
-    return ml_fail(err, ML_UNIMPLEMENTED, "output '%.100s' has a type that the protocol does not know (%s)", a->name, ml_dtype_name(a->view.dtype));
-  if (!a->binary) return ML_OK;
-  if (a->view.dtype != ML_STRING) {
-    a->bytes = a->view.count * ml_dtype_size(a->view.dtype);
-    return ML_OK;
-  }
-  const ml_str *strings = a->view.data;
-  for (size_t i = 0; i < a->view.count; i++) {
-    if (strings[i].length > UINT32_MAX || !ml_add_size(a->bytes, strings[i].length + sizeof(uint32_t), &a->bytes))
-      return ml_fail(err, ML_INVALID_ARGUMENT, "output '%.100s': a string is too long", a->name);
-  }
-  return ML_OK;
+  ML_TRY(ml_infer_answer(r->servable, &a->output, r->signature->outputs[w->index].name, view, w->classes, err));
+  return a->binary ? ml_infer_binary_size(&a->output, &a->output.bytes, err) : ML_OK;
 }
 
 static void put_elements(const ml_view *v, ml_json_writer *out) {
@@ -978,23 +689,24 @@ static void put_member(ml_json_writer *out, const char *key, const char *text) {
 }
 
 static void put_answer(const answer *a, ml_json_writer *out) {
+  const ml_view *v = &a->output.view;
   ml_json_put_literal(out, "{");
-  put_member(out, "name", a->name);
+  put_member(out, "name", a->output.name);
   ml_json_put_literal(out, ", ");
-  put_member(out, "datatype", ml_infer_dtype_name(a->view.dtype));
+  put_member(out, "datatype", ml_infer_dtype_name(v->dtype));
   ml_json_put_literal(out, ", \"shape\": [");
-  for (int32_t k = 0; k < a->view.rank; k++) {
+  for (int32_t k = 0; k < v->rank; k++) {
     if (k) ml_json_put_literal(out, ", ");
-    ml_json_put_int64(out, a->view.dims[k]);
+    ml_json_put_int64(out, v->dims[k]);
   }
   ml_json_put_literal(out, "], ");
   if (a->binary) {
     ml_json_put_literal(out, "\"parameters\": {\"binary_data_size\": ");
-    ml_json_put_uint64(out, a->bytes);
+    ml_json_put_uint64(out, a->output.bytes);
     ml_json_put_literal(out, "}}");
   } else {
     ml_json_put_literal(out, "\"data\": ");
-    put_elements(&a->view, out);
+    put_elements(v, out);
     ml_json_put_literal(out, "}");
   }
 }
@@ -1012,12 +724,6 @@ static void put_binary(const ml_view *v, ml_json_writer *out) {
   }
 }
 
-static void put_version(const ml_servable *s, const char *version, ml_json_writer *out) {
-  char text[24];
-  snprintf(text, sizeof text, "%lld", (long long)ml_servable_version(s));
-  ml_json_put_string(out, version ? version : text, strlen(version ? version : text));
-}
-
 static void put_response(const ml_infer *r, const answer *answers, size_t n, ml_json_writer *out, size_t *json_size) {
   size_t begin = out->length, bytes = 0;
   ml_json_put_literal(out, "{");
@@ -1028,16 +734,16 @@ static void put_response(const ml_infer *r, const answer *answers, size_t n, ml_
   }
   put_member(out, "model_name", r->model);
   ml_json_put_literal(out, ", \"model_version\": ");
-  put_version(r->servable, r->version, out);
+  ml_infer_put_version(r->servable, r->version, out);
   ml_json_put_literal(out, ", \"outputs\": [");
   for (size_t i = 0; i < n; i++) {
     if (i) ml_json_put_literal(out, ", ");
     put_answer(&answers[i], out);
-    bytes += answers[i].binary ? answers[i].bytes : 0;
+    bytes += answers[i].binary ? answers[i].output.bytes : 0;
   }
   ml_json_put_literal(out, "]}");
   *json_size = bytes > 0 ? out->length - begin : ML_INFER_JSON;
-  for (size_t i = 0; i < n && bytes > 0; i++) if (answers[i].binary) put_binary(&answers[i].view, out);
+  for (size_t i = 0; i < n && bytes > 0; i++) if (answers[i].binary) put_binary(&answers[i].output.view, out);
 }
 
 ml_status ml_infer_encode(const ml_infer *request, const ml_view *const *outputs, ml_json_writer *out, size_t *json_size, ml_error *err) {
@@ -1053,10 +759,7 @@ ml_status ml_infer_encode(const ml_infer *request, const ml_view *const *outputs
     put_response(request, answers, n, out, json_size);
     if (out->status != ML_OK) status = ml_fail_memory(err, out->capacity, "a response");
   }
-  for (size_t i = 0; answers && i < n; i++) {
-    ml_free(answers[i].strings);
-    ml_json_writer_free(&answers[i].text);
-  }
+  for (size_t i = 0; answers && i < n; i++) ml_answer_clear(&answers[i].output);
   ml_free(answers);
   return status;
 }
@@ -1126,63 +829,4 @@ ml_status ml_infer_finish(ml_infer *r, ml_json_writer *out, size_t *json_size, m
     ml_statistics_success(statistics, ml_infer_rows(r), (uint64_t[]){r->decoded_ns - r->begin_ns, ran - r->decoded_ns, end - ran});
   else ml_statistics_failure(statistics, end - r->begin_ns);
   return status;
-}
-
-/* ---------------------------------------------------------------- statistics ---- */
-static void put_counter(ml_json_writer *out, const char *key, const atomic_uint_least64_t *counter) {
-  ml_json_put_string(out, key, strlen(key));
-  ml_json_put_literal(out, ": ");
-  ml_json_put_uint64(out, atomic_load_explicit(counter, memory_order_relaxed));
-}
-
-static void put_duration(ml_json_writer *out, const char *key, const atomic_uint_least64_t *count, const atomic_uint_least64_t *ns) {
-  static const atomic_uint_least64_t none;
-  ml_json_put_string(out, key, strlen(key));
-  ml_json_put_literal(out, ": {");
-  put_counter(out, "count", count ? count : &none);
-  ml_json_put_literal(out, ", ");
-  put_counter(out, "ns", ns ? ns : &none);
-  ml_json_put_literal(out, "}");
-}
-
-void ml_servable_put_statistics(const ml_servable *servable, const ml_infer_options *options, ml_json_writer *out) {
-  const ml_statistics *s = ml_servable_statistics(servable);
-  bool any = false;
-  ml_json_put_literal(out, "{");
-  put_member(out, "name", options && options->model ? options->model : ml_servable_model(servable));
-  ml_json_put_literal(out, ", \"version\": ");
-  put_version(servable, options ? options->version : NULL, out);
-  ml_json_put_literal(out, ", ");
-  put_counter(out, "last_inference", &s->last_ms);
-  ml_json_put_literal(out, ", ");
-  put_counter(out, "inference_count", &s->inferences);
-  ml_json_put_literal(out, ", ");
-  put_counter(out, "execution_count", &s->executions);
-  const struct { const char *key; const atomic_uint_least64_t *count, *ns;
-  } durations[] = {
-      {"success", &s->successes, &s->success_ns},     {"fail", &s->failures, &s->failure_ns},
-      {"queue", &s->successes, NULL},                 {"compute_input", &s->successes, &s->input_ns},
-      {"compute_infer", &s->successes, &s->infer_ns}, {"compute_output", &s->successes, &s->output_ns},
-      {"cache_hit", NULL, NULL},                      {"cache_miss", NULL, NULL},
-  };
-  ml_json_put_literal(out, ", \"inference_stats\": {");
-  for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) {
-    if (i) ml_json_put_literal(out, ", ");
-    put_duration(out, durations[i].key, durations[i].count, durations[i].ns);
-  }
-  ml_json_put_literal(out, "}, \"response_stats\": {}, \"batch_stats\": [");
-  for (size_t i = 0; i < ML_STATISTICS_SIZES && atomic_load(&s->batches[i].size) > 0; i++) {
-    if (any) ml_json_put_literal(out, ", ");
-    any = true;
-    ml_json_put_literal(out, "{");
-    put_counter(out, "batch_size", &s->batches[i].size);
-    ml_json_put_literal(out, ", ");
-    put_duration(out, "compute_input", &s->batches[i].count, &s->batches[i].input_ns);
-    ml_json_put_literal(out, ", ");
-    put_duration(out, "compute_infer", &s->batches[i].count, &s->batches[i].infer_ns);
-    ml_json_put_literal(out, ", ");
-    put_duration(out, "compute_output", &s->batches[i].count, &s->batches[i].output_ns);
-    ml_json_put_literal(out, "}");
-  }
-  ml_json_put_literal(out, "], \"memory_usage\": []}");
 }

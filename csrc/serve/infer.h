@@ -4,7 +4,7 @@
  * outlive it; every function may be called from any thread. */
 #ifndef ML_SERVE_INFER_H
 #define ML_SERVE_INFER_H
-#include "serve/servable.h"
+#include "serve/infer_model.h"
 
 typedef struct ml_infer ml_infer; /* a decoded request */
 
@@ -36,16 +36,5 @@ ml_ticket *ml_infer_ticket(ml_infer *request); /* borrowed */
 /* All at once, counted in the servable's statistics. */
 ml_status ml_servable_infer(ml_servable *servable, const char *body, size_t size, size_t json_size, const ml_infer_options *options,
                             ml_json_writer *out, size_t *out_json_size, ml_error *err);
-
-/* The names that requests use: those of "serving_default", or of the first signature. */
-const ml_signature *ml_infer_signature(const ml_servable *servable);
-/* Whether all inputs and outputs have a first dimension of any size: that of the batch. */
-bool ml_servable_batches(const ml_servable *servable);
-/* Largest batch within the limit of elements; 0 for a model that takes none. */
-int32_t ml_servable_max_batch(const ml_servable *servable);
-/* The protocol's name of a dtype; NULL when it has none. */
-const char *ml_infer_dtype_name(ml_dtype dtype);
-/* {"name": …, "inference_count": …} as in Triton's statistics extension */
-void ml_servable_put_statistics(const ml_servable *servable, const ml_infer_options *options, ml_json_writer *out);
 
 #endif

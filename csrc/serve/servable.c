@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "serve/call.h"
 #include "serve/json_tensor.h"
 #include "serve/properties.h"
 #include "serve/statistics.h"
@@ -52,6 +53,7 @@ struct ml_servable {
   pthread_mutex_t mutex; /* of the pool */
   ml_request *idle;
   size_t n_idle;
+  ml_calls calls;
 };
 
 /* ---------------------------------------------------------------- life ---- */
@@ -159,6 +161,7 @@ ml_status ml_servable_new(ml_program *program, const ml_servable_options *option
   ml_servable *s = ml_alloc_zero(1, sizeof *s);
   if (!s) return ml_fail_memory(err, sizeof *s, "a servable");
   atomic_init(&s->references, 1);
+  ml_calls_init(&s->calls);
   pthread_mutex_init(&s->mutex, NULL); /* cannot fail with default attributes on the systems we build for */
   s->program = ml_program_retain(program);
   s->arena = ml_arena_new();
@@ -194,6 +197,7 @@ void ml_servable_release(ml_servable *servable) {
     servable->idle = r->next;
     request_free(r, servable->n_inputs);
   }
+  ml_calls_free(&servable->calls, servable);
   ml_batcher_free(servable->batcher);
   pthread_mutex_destroy(&servable->mutex);
   ml_program_release(servable->program);
@@ -207,6 +211,7 @@ int64_t ml_servable_version(const ml_servable *servable) { return servable->vers
 ml_program *ml_servable_program(const ml_servable *servable) { return servable->program; }
 size_t ml_servable_max_elements(const ml_servable *servable) { return servable->max_elements; }
 ml_statistics *ml_servable_statistics(const ml_servable *servable) { return servable->statistics; }
+ml_calls *ml_servable_calls(ml_servable *servable) { return &servable->calls; }
 size_t ml_servable_n_features(const ml_servable *servable) { return servable->n_features; }
 const char *const *ml_servable_features(const ml_servable *servable) { return servable->features; }
 size_t ml_servable_signatures(const ml_servable *servable) { return servable->n_signatures; }
@@ -280,7 +285,7 @@ static const char *input_names(const ml_signature *g, char *text, size_t size) {
 
 static size_t find_input(const ml_signature *g, const char *name, size_t length) {
   size_t i = 0;
-  while (i < g->n_inputs && !(strncmp(g->inputs[i].name, name, length) == 0 && g->inputs[i].name[length] == '\0')) i++;
+  while (i < g->n_inputs && !(strlen(g->inputs[i].name) == length && memcmp(g->inputs[i].name, name, length) == 0)) i++;
   return i;
 }
 

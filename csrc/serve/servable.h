@@ -4,6 +4,7 @@
  * be called from any thread at any time. A servable holds one reference on its program; pooled request buffers belong to it. */
 #ifndef ML_SERVE_SERVABLE_H
 #define ML_SERVE_SERVABLE_H
+#include <pthread.h>
 #include "codec/json.h"
 #include "graph/program.h"
 #include "serve/batcher.h"
@@ -103,5 +104,13 @@ bool ml_ticket_expire(ml_ticket *ticket);
 /* Out of the queue, or after its run; drops the results. The servable is the caller's to release; NULL: it was not submitted. */
 ml_servable *ml_ticket_leave(ml_ticket *ticket);
 void ml_ticket_free(ml_ticket *ticket);   /* its buffers, after it has left */
+
+/* ---- idle requests of binary protocols (serve/call.h) ---- */
+typedef struct ml_calls {
+  pthread_mutex_t mutex;
+  struct ml_call *idle;
+  size_t n;
+} ml_calls;
+ml_calls *ml_servable_calls(ml_servable *servable); /* borrowed */
 
 #endif

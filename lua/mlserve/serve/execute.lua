@@ -60,12 +60,22 @@ local function await(job, finished, closed)
   end
 end
 
--- start: "start_json" or "start_infer", whose arguments are what, the port's, and names
-local function in_cqueues(controller, start, servable, request, body, what, names)
+local function start_json(servable, port, timeout, priority, body, signature) return servable:start_json(body, signature, port, timeout, priority) end
+
+local function start_infer(servable, port, timeout, priority, body, json_size, names)
+  return servable:start_infer(body, json_size, port, timeout, priority, names)
+end
+
+local function start_proto(servable, port, timeout, priority, method, bytes, signature, model, version, content)
+  return servable:start_proto(method, bytes, signature, port, timeout, priority, model, version, content)
+end
+
+-- start: one of the functions above; what follows are its arguments
+local function in_cqueues(controller, start, servable, request, ...)
   local hub, message, code = hub_of(controller)
   if not hub then return nil, message, code end
   local job
-  job, message, code = servable[start](servable, body, what, hub.port, request and request.timeout, request and request.priority, names)
+  job, message, code = start(servable, hub.port, request and request.timeout, request and request.priority, ...)
   if type(job) ~= "userdata" then return job, message, code end
   local id, finished = job:id(), condition.new()
   hub.waiting[id], hub.pending = finished, hub.pending + 1
@@ -90,10 +100,10 @@ local function find_controller()
   return (cqueues.running())
 end
 
-local function elsewhere(start, servable, request, body, what, names)
+local function elsewhere(start, servable, request, ...)
   local controller = not ngx and find_controller()
-  if controller then return in_cqueues(controller, start, servable, request, body, what, names) end
-  local job, message, code = servable[start](servable, body, what, nil, request and request.timeout, request and request.priority, names)
+  if controller then return in_cqueues(controller, start, servable, request, ...) end
+  local job, message, code = start(servable, nil, request and request.timeout, request and request.priority, ...)
   if type(job) ~= "userdata" then return job, message, code end
   return job:text()
 end
@@ -110,7 +120,7 @@ function M.predict_json(entry, body, request, signature)
   local servable = entry.servable
   local batched = servable.batched
   if not batched or not batched(servable) then return servable:predict_json(body, signature) end
-  return elsewhere("start_json", servable, request, body, signature)
+  return elsewhere(start_json, servable, request, body, signature)
 end
 
 --- Answers an infer request of KServe's v2 protocol, whose own parameters `timeout` and `priority` count for more than the request's.
@@ -126,7 +136,24 @@ function M.infer(entry, body, request, json_size, names)
   local servable = entry.servable
   local batched = servable.batched
   if not batched or not batched(servable) then return servable:infer(body, json_size, names) end
-  return elsewhere("start_infer", servable, request, body, json_size, names)
+  return elsewhere(start_infer, servable, request, body, json_size, names)
+end
+
+--- Answers a message of a binary protocol by a method of the servable.
+---@param entry table of the repository
+---@param method string "predict_proto", "infer_proto"
+---@param bytes string
+---@param request? table timeout, priority, closed
+---@param signature? string used when the message names none
+---@param content? boolean answer in tensor_content
+---@return string|nil bytes
+---@return string|nil message
+---@return string|nil code
+function M.proto(entry, method, bytes, request, signature, content)
+  local servable = entry.servable
+  local batched = servable.batched
+  if not batched or not batched(servable) then return servable[method](servable, bytes, signature, entry.name, entry.version, content) end
+  return elsewhere(start_proto, servable, request, method, bytes, signature, entry.name, entry.version, content)
 end
 
 return M

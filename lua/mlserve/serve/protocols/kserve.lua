@@ -165,6 +165,29 @@ local function document(body)
   return nil, fail("INVALID_ARGUMENT", "failed to parse the request JSON buffer: " .. (ok and "an object expected" or tostring(value)))
 end
 
+--- Finds the entry that a request asks for.
+---@param models table repository
+---@param name string
+---@param wanted? string a version, or a label
+---@return table|nil entry
+---@return string|nil message
+---@return string|nil code
+function M.find(models, name, wanted)
+  local digits = wanted and find(wanted, "^%d+$")
+  local entry = models:get(name, digits and wanted or nil, not digits and wanted or nil)
+  if entry then return entry end
+  local entries = models:versions(name)
+  if not entries then return nil, format("Request for unknown model: '%s' is not found", name), "NOT_FOUND" end
+  if not wanted then return nil, format("Request for unknown model: '%s' has no available versions", name), "NOT_FOUND" end
+  local canonical = repository.version(wanted)
+  for _, each in ipairs(entries) do
+    if each.version == canonical then
+      return nil, format("Request for unknown model: '%s' version %s is not at ready state", name, canonical), "UNAVAILABLE"
+    end
+  end
+  return nil, format("Request for unknown model: '%s' version %s is not found", name, canonical or wanted), "NOT_FOUND"
+end
+
 --- The routes of the protocol.
 ---@param models table repository
 ---@param options? table admin (boolean): offer the repository's index, load and unload; version (string): of the server
@@ -177,20 +200,9 @@ function M.routes(models, options)
 
   -- the entry that shall answer, or nil and the refusal
   local function find_entry(target)
-    local name, wanted = target.model, target.version
-    local digits = wanted and find(wanted, "^%d+$")
-    local entry = models:get(name, digits and wanted or nil, not digits and wanted or nil)
+    local entry, message, code = M.find(models, target.model, target.version)
     if entry then return entry end
-    local entries = models:versions(name)
-    if not entries then return nil, fail("NOT_FOUND", format("Request for unknown model: '%s' is not found", name)) end
-    if not wanted then return nil, fail("NOT_FOUND", format("Request for unknown model: '%s' has no available versions", name)) end
-    local canonical = repository.version(wanted)
-    for _, each in ipairs(entries) do
-      if each.version == canonical then
-        return nil, fail("UNAVAILABLE", format("Request for unknown model: '%s' version %s is not at ready state", name, canonical))
-      end
-    end
-    return nil, fail("NOT_FOUND", format("Request for unknown model: '%s' version %s is not found", name, canonical or wanted))
+    return nil, fail(code, message)
   end
 
   local function named(response, entry, verb)
