@@ -81,7 +81,7 @@ static ml_dtype looks_like(const decoding *d) {
 static ml_status make_tensor(const ml_json_tensor *elements, ml_dtype read, ml_dtype dtype, const int64_t *dims, int32_t rank, ml_tensor **out,
                              ml_error *err) {
   size_t count;
-  ML_TRY(ml_shape_count(dims, rank, read, &count, err));
+  if (ml_shape_count(dims, rank, read, &count, err) != ML_OK) return err->code = ML_DATA_LOSS;
   if (count != elements->count) return ml_fail(err, ML_INVALID_ARGUMENT, "%zu elements for a shape of %zu", elements->count, count);
   if (dtype == ML_STRING) return ml_tensor_from_strings((const ml_str *)(void *)elements->data, dims, rank, out, err);
   ml_tensor *tensor;
@@ -407,7 +407,7 @@ static ml_status strings_from_bytes(const char *bytes, size_t size, size_t count
 
 static ml_status tensor_from_bytes(const char *bytes, size_t size, ml_dtype dtype, const output *o, ml_tensor **out, ml_error *err) {
   size_t count;
-  ML_TRY(ml_shape_count(o->dims, o->rank, dtype, &count, err));
+  if (ml_shape_count(o->dims, o->rank, dtype, &count, err) != ML_OK) return err->code = ML_DATA_LOSS;
   if (dtype == ML_STRING) return strings_from_bytes(bytes, size, count, o, out, err);
   if (count != size / ml_dtype_size(dtype) || size % ml_dtype_size(dtype) != 0)
     return ml_fail(err, ML_DATA_LOSS, "output '%.100s': %zu bytes for %zu elements of %s", o->name, size, count, ml_dtype_name(dtype));

@@ -131,13 +131,13 @@ class.__close = Client.close
 ---------------------------------------------------------------------------------------------------------------------------
 -- requests
 
--- Asks; call: method, path, body, headers (of the protocol), idempotent, given (of the caller: timeout, headers).
+-- Asks; call: method, path, body, headers (of the protocol), idempotent, given (of the caller: timeout, fields; shown: the timeout in messages).
 local function ask(self, call)
   local given = call.given
   local body, fields, timeout = call.body, "", given.timeout or self.timeout
   local deadline = self.pool.now() + timeout
   for name, value in pairs(call.headers or {}) do fields = fields .. name .. ": " .. value .. "\r\n" end
-  if given.headers then fields = fields .. http.fields(given.headers, 4) end
+  fields = fields .. (given.fields or "")
   if body then
     if self.options.compression and #body >= COMPRESS_FROM then
       local smaller = require("mlserve.net").deflate("gzip", body, 1)
@@ -148,7 +148,7 @@ local function ask(self, call)
   local path = self.endpoint.prefix .. call.path
   local request = format("%s %s HTTP/1.1\r\n", call.method, path) .. self.head .. fields .. "\r\n" .. (body or "")
   return http.request(self.pool, request, {
-    deadline = deadline, seconds = timeout, retries = self.retries, idempotent = call.idempotent, limit = self.options.max_response,
+    deadline = deadline, seconds = given.shown or timeout, retries = self.retries, idempotent = call.idempotent, limit = self.options.max_response,
     where = format("%s %s", call.method, path),
   })
 end
@@ -191,6 +191,7 @@ local function check_options(self, given, rules, where)
   local o = options.check(given, rules, where, 4)
   if o.version ~= nil and o.label ~= nil then error(where .. ": either version or label", 3) end
   if type(o.version) == "number" then o.version = format("%.0f", o.version) end
+  if o.headers then o.fields = http.fields(o.headers, 4) end
   for _, name in ipairs(self.protocol == kserve and TF_ONLY or KSERVE_ONLY) do
     if o[name] ~= nil then error(format("%s: option '%s' is not part of protocol '%s'", where, name, self.options.protocol), 3) end
   end
@@ -207,7 +208,7 @@ function Client:known_metadata(model, o)
   local key, now = cache_key(model, o), self.pool.now()
   local known = self.metadata_cache[key]
   if known and known.until_time > now then return known.metadata end
-  local response, message, code = get(self, self.protocol.metadata_path(model, o), { timeout = o.timeout, headers = o.headers })
+  local response, message, code = get(self, self.protocol.metadata_path(model, o), { timeout = o.timeout, fields = o.fields })
   if not response then return nil, message, code end
   local metadata
   metadata, message, code = self.protocol.metadata_answer(response, o)
@@ -223,8 +224,8 @@ local function predict(self, model, inputs, o)
   local started = self.pool.now()
   local path, body, headers = self.protocol.predict_request(self, model, inputs, o)
   if not path then return nil, body, headers end
-  local given = { headers = o.headers, timeout = o.timeout or self.timeout }
-  given.timeout = given.timeout - min(self.pool.now() - started, given.timeout * 0.999) -- metadata may have been asked for
+  local whole = o.timeout or self.timeout
+  local given = { fields = o.fields, timeout = whole - min(self.pool.now() - started, whole * 0.999), shown = whole } -- metadata may have been asked for
   local response, message, code = post(self, path, body, headers, given, true)
   if not response then
     if code == "INVALID_ARGUMENT" or code == "NOT_FOUND" then self.metadata_cache[cache_key(model, o)] = nil end -- perhaps it is another model now
@@ -248,7 +249,8 @@ function Client:predict(model, inputs, given)
   check_model(model, "predict")
   local o = check_options(self, given, PREDICT_RULES, "predict")
   if inputs == nil then error("predict: inputs expected, got nil", 2) end
-  return checked("predict", predict, self, model, inputs, o)
+  local output, message, code = checked("predict", predict, self, model, inputs, o)
+  return output, message, code
 end
 
 local function examples(self, verb, model, list, given)

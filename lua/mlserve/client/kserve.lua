@@ -45,7 +45,7 @@ local function inputs_of(client, model, inputs, o)
   end
   if not named then
     if #known.input_names ~= 1 then
-      return nil, format("the model has %d inputs (%s): give them by name", #known.input_names, concat(known.input_names, ", ")), "INVALID_ARGUMENT"
+      return nil, format("the model has %d inputs (%s): give them by name", #known.input_names, concat(values.sorted_keys(known.inputs), ", ")), "INVALID_ARGUMENT"
     end
     local name = known.input_names[1]
     return { { name = name, tensor = values.tensor(inputs, known.inputs[name].dtype, "inputs") } }

@@ -7,7 +7,7 @@ local tensor = require "mlserve.tensor"
 local values = require "mlserve.client.values"
 
 local concat, find, format = table.concat, string.find, string.format
-local abs, floor, huge = math.abs, math.floor, huge
+local abs, floor, huge = math.abs, math.floor, math.huge
 local ipairs, next, pairs, rawget, tonumber, tostring, type = ipairs, next, pairs, rawget, tonumber, tostring, type
 local escape = http.escape
 local math_type = rawget(math, "type") -- 5.4 tells floats from integers, LuaJIT does not

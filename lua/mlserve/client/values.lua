@@ -37,7 +37,7 @@ function M.sorted_keys(map)
 end
 
 -- without the position that raised errors begin with
-local function plain(message) return (gsub(tostring(message), "^[^\n:]*:%d+: ", "")) end
+local function plain(message) return (gsub(gsub(tostring(message), "^[^\n:]*:%d+: ", ""), "^json_encode: ", "")) end
 
 --- A tensor of what was given; raises (without position) naming what is wrong.
 ---@param value any tensor, nested array, or a single value
