@@ -67,7 +67,7 @@ void ml__lua_push_item(lua_State *L, const ml_item *item); /* retains what it pu
 
 /* ---- registration: each adds its functions to the table on top of the stack (lua_init.c calls all) ---- */
 #define ML_LUA_NOUNS(X) X(tensor) X(rng) X(graph) X(program) X(trainer) X(metrics) X(table) X(format) X(servable) X(loader) X(batch) X(counters) X(json) X(base64) X(system) \
-  X(verify) X(convert)
+  X(verify) X(convert) X(reply)
 #define X(noun) void ml__lua_open_##noun(lua_State *L);
 ML_LUA_NOUNS(X)
 #undef X

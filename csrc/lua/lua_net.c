@@ -7,6 +7,8 @@
  *     One call per request. length is the body's size or -1 (chunked); next is the index behind the head. headers maps
  *     lower-case names to values, repeated fields joined by ", " ("; " for cookie) as RFC 9110 5.3 allows.
  *     nil: the head is not complete, call again with more bytes behind the same ones; false, status, message: refuse.
+ *   parser = net.http1_response([max_head [, max_fields]])
+ *   status, headers, length, keep_alive, next = parser:head(buffer, init)      the same for a client; length -2: until the connection ends
  *   body = net.http1_chunked(limit)
  *   piece, next, done = body:feed(buffer, init)      or nil, status, message
  *   net.receive(fd, most) -> bytes | nil, again      without waiting; again: nothing there yet; else the connection has ended
@@ -44,6 +46,7 @@
 #include "net/process.h"
 
 #define PARSER "mlserve.net.http1_parser"
+#define RESPONSE "mlserve.net.http1_response"
 #define CHUNKED "mlserve.net.http1_chunked"
 #define SIGNALS "mlserve.net.signals"
 #define INOTIFY "mlserve.net.inotify"
@@ -71,16 +74,20 @@ static const char *check_buffer(lua_State *L, size_t *length, size_t *at) {
   return text;
 }
 
-static int parser_new(lua_State *L) {
+static int new_parser(lua_State *L, bool response) {
   const int64_t max_head = lua_isnoneornil(L, 1) ? ML_HTTP1_MAX_HEAD : check_integer(L, 1, 16, ML_HTTP1_MAX_HEAD);
   const int64_t max_fields = lua_isnoneornil(L, 2) ? ML_HTTP1_MAX_FIELDS : check_integer(L, 2, 1, ML_HTTP1_MAX_FIELDS);
   ml_http1_parser *parser = lua_newuserdatauv(L, sizeof(*parser), 0);
   ml_http1_parser_init(parser);
   parser->max_head = (uint32_t)max_head;
   parser->max_fields = (uint32_t)max_fields;
-  luaL_setmetatable(L, PARSER);
+  parser->response = response;
+  luaL_setmetatable(L, response ? RESPONSE : PARSER);
   return 1;
 }
+
+static int parser_new(lua_State *L) { return new_parser(L, false); }
+static int response_new(lua_State *L) { return new_parser(L, true); }
 
 static void push_span(lua_State *L, const char *text, ml_http1_span span) { lua_pushlstring(L, text + span.at, span.length); }
 
@@ -148,6 +155,31 @@ static int parser_head(lua_State *L) {
   lua_pushinteger(L, parser->minor);
   ml_http1_parser_next(parser);
   return 9;
+}
+
+static int response_head(lua_State *L) {
+  ml_http1_parser *parser = luaL_checkudata(L, 1, RESPONSE);
+  size_t length, at;
+  const char *text = check_buffer(L, &length, &at) + at;
+  switch (ml_http1_parse(parser, text, length - at)) {
+  case ML_HTTP1_MORE:
+    lua_pushnil(L);
+    return 1;
+  case ML_HTTP1_DONE:
+    break;
+  default:
+    lua_pushboolean(L, 0);
+    lua_pushinteger(L, parser->status);
+    lua_pushstring(L, parser->message);
+    return 3;
+  }
+  lua_pushinteger(L, parser->code);
+  push_headers(L, parser, text);
+  lua_pushinteger(L, parser->until_close ? -2 : parser->chunked ? -1 : (lua_Integer)parser->content_length);
+  lua_pushboolean(L, parser->keep_alive);
+  lua_pushinteger(L, (lua_Integer)(at + parser->head_length + 1));
+  ml_http1_parser_next(parser);
+  return 5;
 }
 
 static int chunked_new(lua_State *L) {
@@ -491,6 +523,7 @@ static const luaL_Reg functions[] = {
     {"receive", socket_receive},
     {"send", socket_send},
     {"shutdown", socket_shutdown},
+  { "http1_response", response_new },
   { "http1_parser", parser_new }, { "http1_chunked", chunked_new }, { "fork", process_fork }, { "kill", process_kill },
   { "reap", process_reap },       { "getpid", process_getpid },     { "exec", process_exec },         { "catch_signals", catch_signals },
   { "end_with", process_end_with }, { "pair", descriptor_pair },    { "wait", descriptor_wait },
@@ -506,6 +539,7 @@ __attribute__((visibility("default"))) int luaopen_mlserve_net(lua_State *L);
 int luaopen_mlserve_net(lua_State *L) {
   push_common_names(L);
   class(L, PARSER, "head", parser_head, 1);
+  class(L, RESPONSE, "head", response_head, 0);
   class(L, CHUNKED, "feed", chunked_feed, 0);
   signals_class(L);
   inotify_class(L);

@@ -1,4 +1,4 @@
-/* Strict HTTP/1.1 request heads and chunked bodies; the rules are in the header.
+/* Strict HTTP/1.1 heads and chunked bodies; the rules are in the header.
  *
  * The head is read line by line: a line is looked at once, when its LF has arrived, so a head cut into single bytes costs the
  * same as a whole one, and a bad line is refused before the rest is there. The chunked reader is a plain state machine whose
@@ -69,6 +69,7 @@ void ml_http1_parser_init(ml_http1_parser *p) {
   ml_http1_parser_next(p);
   p->max_head = ML_HTTP1_MAX_HEAD;
   p->max_fields = ML_HTTP1_MAX_FIELDS;
+  p->response = false;
 }
 
 /* origin form "/a?b", absolute form "http://host/a?b", asterisk form "*" (OPTIONS only) */
@@ -122,6 +123,21 @@ static ml_http1_result parse_request_line(ml_http1_parser *p, const char *text, 
   p->minor = (uint8_t)(version[7] - '0');
   if (p->method.length == 7 && memcmp(text + at, "CONNECT", 7) == 0) return bad(p, 501, "CONNECT is not supported");
   return parse_target(p, text, target, target_end - target);
+}
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/* HTTP/1.x SP code [SP reason]; what the reason says is nobody's business */
+static ml_http1_result parse_status_line(ml_http1_parser *p, const char *line, size_t length) {
+  if (length > ML_HTTP1_MAX_LINE) return bad(p, 431, "status line too long");
+  if (length < 12 || memcmp(line, "HTTP/1.", 7) != 0 || (line[7] != '0' && line[7] != '1') || line[8] != ' ') return bad(p, 400, "invalid status line");
+  for (size_t i = 9; i < 12; ++i)
+    if (!is_digit(line[i])) return bad(p, 400, "invalid status code");
+  p->code = (uint16_t)((line[9] - '0') * 100 + (line[10] - '0') * 10 + (line[11] - '0'));
+  if (p->code < 100) return bad(p, 400, "invalid status code");
+  if (length > 12 && (line[12] != ' ' || !all_class(line + 13, length - 13, CLASS_VALUE))) return bad(p, 400, "invalid status line");
+  p->minor = (uint8_t)(line[7] - '0');
+  return ML_HTTP1_DONE;
 }
 
 static ml_http1_result parse_content_length(ml_http1_parser *p, const char *value, size_t length) {
@@ -200,7 +216,7 @@ static ml_http1_result parse_field(ml_http1_parser *p, const char *text, size_t 
 
 /* what can be judged only when all fields are there */
 static ml_http1_result finish(ml_http1_parser *p, size_t head_length) {
-  if (p->minor == 1 && p->hosts == 0) return bad(p, 400, "missing Host");
+  if (p->minor == 1 && p->hosts == 0 && !p->response) return bad(p, 400, "missing Host");
   if (p->encodings != 0) {
     if (p->has_content_length) return bad(p, 400, "both Content-Length and Transfer-Encoding");
     if (p->minor == 0) return bad(p, 400, "Transfer-Encoding in HTTP/1.0");
@@ -208,6 +224,15 @@ static ml_http1_result finish(ml_http1_parser *p, size_t head_length) {
       return p->coding_known ? bad(p, 400, "invalid Transfer-Encoding") : bad(p, 501, "unsupported Transfer-Encoding");
   }
   p->keep_alive = !p->close_seen && (p->minor == 1 || p->keep_alive_seen);
+  if (p->response) {
+    if (p->code < 200 || p->code == 204 || p->code == 304) { /* these have no body, whatever they say */
+      p->chunked = false;
+      p->content_length = 0;
+    } else if (!p->chunked && !p->has_content_length) {
+      p->until_close = true;
+      p->keep_alive = false;
+    }
+  }
   p->expect_continue = p->expect_continue && p->minor == 1;
   p->head_length = (uint32_t)head_length;
   p->stage = STAGE_DONE;
@@ -223,8 +248,9 @@ ml_http1_result ml_http1_parse(ml_http1_parser *p, const char *text, size_t leng
     const char *feed = visible > p->scanned ? memchr(text + p->scanned, '\n', visible - p->scanned) : NULL;
     if (feed == NULL) {
       p->scanned = (uint32_t)visible;
-      if (p->stage != STAGE_FIELDS && visible - at > ML_HTTP1_MAX_LINE + 1) return bad(p, 414, "request line too long");
-      if (visible == p->max_head) return bad(p, 431, "request head too large");
+      if (p->stage != STAGE_FIELDS && visible - at > ML_HTTP1_MAX_LINE + 1)
+        return p->response ? bad(p, 431, "status line too long") : bad(p, 414, "request line too long");
+      if (visible == p->max_head) return bad(p, 431, p->response ? "response head too large" : "request head too large");
       return ML_HTTP1_MORE;
     }
     size_t next = (size_t)(feed - text) + 1;
@@ -234,10 +260,11 @@ ml_http1_result ml_http1_parse(ml_http1_parser *p, const char *text, size_t leng
     if (p->stage == STAGE_FIELDS) {
       if (line == 0) return finish(p, next);
       if (parse_field(p, text, at, line) == ML_HTTP1_BAD) return ML_HTTP1_BAD;
-    } else if (line == 0 && p->stage == STAGE_START) {
+    } else if (line == 0 && p->stage == STAGE_START && !p->response) {
       p->stage = STAGE_REQUEST_LINE;
     } else {
-      if (parse_request_line(p, text, at, line) == ML_HTTP1_BAD) return ML_HTTP1_BAD;
+      ml_http1_result result = p->response ? parse_status_line(p, text + at, line) : parse_request_line(p, text, at, line);
+      if (result == ML_HTTP1_BAD) return ML_HTTP1_BAD;
       p->stage = STAGE_FIELDS;
     }
   }

@@ -1,4 +1,4 @@
-/* HTTP/1.1 on the receiving side: request heads and chunked bodies (RFC 9112), strict.
+/* HTTP/1.1 on the receiving side: heads of requests, and of responses for the client, and chunked bodies (RFC 9112), strict.
  * Lives here: bytes to spans, no sockets, no Lua. May include: base. Nothing allocates; spans point into the caller's bytes.
  *
  * Strict means: whatever two servers might read differently is refused. A request is accepted only when
@@ -7,6 +7,8 @@
  *   - Content-Length is digits only, once; Transfer-Encoding is `chunked`, once, in 1.1 only; never both;
  *   - line, head and field counts stay under the limits below.
  * One CRLF before the request line is skipped (RFC 9112 section 2.2: some clients send one after a body).
+ * A response is held to the same rules, but that it needs no Host, may come without a reason phrase, and may have a body that ends with the
+ * connection.
  * Work is linear in the bytes received however they are cut: a parser remembers where it stopped. */
 #ifndef ML_NET_HTTP1_H
 #define ML_NET_HTTP1_H
@@ -38,6 +40,8 @@ typedef struct ml_http1_parser {
   uint64_t content_length;           /* 0 when absent or chunked */
   uint8_t minor;                     /* 0 or 1 */
   bool has_query, has_content_length, chunked, keep_alive, expect_continue;
+  uint16_t code;                     /* of a response: 100 … 999 */
+  bool until_close;                  /* of a response: the body ends with the connection */
   /* read-only, valid after ML_HTTP1_BAD */
   int status;                        /* 400, 413, 414, 431, 501 or 505 */
   const char *message;               /* a constant text without request bytes */
@@ -47,11 +51,12 @@ typedef struct ml_http1_parser {
   bool close_seen, keep_alive_seen, coding_known;
   /* limits: at most, and at first, the constants above */
   uint32_t max_head, max_fields;
+  bool response;                     /* what is parsed; to be set after init */
   ml_http1_field fields[ML_HTTP1_MAX_FIELDS];
 } ml_http1_parser;
 
 void ml_http1_parser_init(ml_http1_parser *parser);
-/* Ready for another head, with the same limits. */
+/* Ready for another head, of the same kind and with the same limits. */
 void ml_http1_parser_next(ml_http1_parser *parser);
 /* `text` holds everything received since the head began (the same bytes as in the call before, and more). */
 ml_http1_result ml_http1_parse(ml_http1_parser *parser, const char *text, size_t length);
