@@ -445,6 +445,28 @@ describe("mlserve", function()
     end)
   end)
 
+  describe("proto", function()
+    it("lists, prints and writes the files", function()
+      local listed = lines((succeeds { "proto" }))
+      assert.is_true(#listed > 25)
+      local text = succeeds { "proto", "grpc_service.proto" }
+      assert.equal(slurp(here .. "/lua/mlserve/proto/grpc_service.proto"), text)
+      assert.equal(text, (succeeds { "proto", "inference.GRPCInferenceService" }))
+      assert.equal(text, (succeeds { "proto", "inference.ModelInferRequest" }))
+      succeeds { "proto", "-o", "protos/new" }
+      for _, name in ipairs(listed) do
+        assert.equal(slurp(here .. "/lua/mlserve/proto/" .. name), slurp(directory .. "/protos/new/" .. name))
+      end
+    end)
+
+    it("refuses what it does not know", function()
+      fails(1, { "proto", "no.Such" }, { "'no.Such'" })
+      fails(2, { "proto", "-o", "protos", "grpc_service.proto" }, { "no names expected" })
+      write(directory .. "/a_file", "x")
+      fails(1, { "proto", "-o", "a_file/x" }, { "a_file" })
+    end)
+  end)
+
   describe("serve", function()
     local server
 

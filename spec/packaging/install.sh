@@ -9,6 +9,7 @@ is_executable() { [ -x "$1" ]; }
 
 check "make install" make -s install PREFIX="$prefix"
 check "mlserve --help" elsewhere "$prefix/bin/mlserve" --help
+check "mlserve proto" elsewhere sh -c "'$prefix/bin/mlserve' proto grpc.health.v1.Health | cmp - '$root/lua/mlserve/proto/grpc/health/v1/health.proto'"
 check "mlserve predicts" elsewhere sh -c "'$prefix/bin/mlserve' inspect '$root/spec/golden/onnx/network/model.onnx'"
 for lua in lua5.4 luajit; do
   version=5.4

@@ -16,7 +16,7 @@ local format = string.format
 local main = {}
 
 -- In the order of a model's life, as `mlserve --help` shows them.
-local verbs = { "train", "optimize", "evaluate", "predict", "inspect", "bench", "serve", "convert", "verify" }
+local verbs = { "train", "optimize", "evaluate", "predict", "inspect", "bench", "serve", "proto", "convert", "verify" }
 
 local known = {}
 for _, name in ipairs(verbs) do known[name] = true end
