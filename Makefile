@@ -187,7 +187,7 @@ docs: all ## write docs/api and docs/ops.md from the sources
 
 # ---- tests ----
 
-.PHONY: test test-c test-lua test-luajit test-packaging test-asan test-tsan fuzz fuzz-short lint interop interop-full
+.PHONY: test test-c test-lua test-luajit test-packaging test-asan test-tsan soak fuzz fuzz-short lint interop interop-full
 test: ## everything: C, Lua 5.4, LuaJIT, packaging; the last line is the total
 	@build-aux/deps.sh build run test
 	@$(MAKE) all c-tests
@@ -210,6 +210,11 @@ test-asan: ## C units and specs under AddressSanitizer and UndefinedBehaviorSani
 test-tsan: ## thread pool, shared programs and sessions, batcher under ThreadSanitizer
 	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi batcher)
 	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi batcher" build-aux/test.sh c
+
+soak: ## servers under load, swaps and faults for SECONDS (default 60): answers, counters, memory (SOAK_SEED=n: the same again)
+	@build-aux/deps.sh build run test
+	@$(MAKE) all
+	@LUA_PATH="lua/?.lua;lua/?/init.lua;./?.lua;;" LUA_CPATH="$(BUILD)/lua5.4/?.so;;" $(LUA54) spec/soak/soak.lua $(if $(filter command,$(origin SECONDS)),$(SECONDS),60)
 
 # Left out: clang calls NULL + 0 an overflow, which is how an empty tensor looks.
 FUZZ_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=undefined,float-cast-overflow -fno-sanitize=pointer-overflow

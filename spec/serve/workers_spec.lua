@@ -4,6 +4,7 @@ local cqueues = require "cqueues"
 local net = require "mlserve.net"
 local process = require "spec.support.process"
 local raw_http = require "spec.support.raw_http"
+local store = require "spec.support.model_store"
 
 describe("the workers of a server", function()
   local server, port
@@ -304,6 +305,28 @@ describe("mlserve serve --workers", function()
     assert.are.equal(status.body, raw_http.request(port, "GET", "/v1/models/m").body)
     assert.are.equal(0, server:stop())
     os.execute("rm -rf " .. process.quote(directory))
+  end)
+end)
+
+describe("a worker that takes the place of another one", function()
+  it("answers with the versions of now, not with those of the server's start", function()
+    local directory = process.directory()
+    local base = directory .. "/m"
+    store.publish(base, 1, 10)
+    local server = process.spawn_lua("bin/mlserve", "serve", "--model", "m=" .. base, "--rest-port", "0", "--workers", "2")
+    local port = tonumber(server:expect "listening on http://127%.0%.0%.1:(%d+)\n")
+    local function value()
+      local response = raw_http.request(port, "POST", "/v1/models/m:predict", '{"instances":[[0]]}')
+      return response and tonumber(response.body:match "%[%[([%d.]+)")
+    end
+    assert.are.equal(10, value())
+    store.publish(base, 2, 20)
+    assert.is_true(process.wait(10, function() return select(2, server:log():gsub("version 2: available", "")) == 2 end))
+    store.remove(base .. "/1")
+    for pid in process.slurp(("/proc/%d/task/%d/children"):format(server.pid, server.pid)):gmatch "%d+" do net.kill(tonumber(pid), 9) end
+    for _ = 1, 20 do assert.are.equal(20, value()) end -- the first ones wait in the port's queue
+    assert.are.equal(0, server:stop())
+    store.remove(directory)
   end)
 end)
 

@@ -432,12 +432,13 @@ local function examine(self, model, hasty)
 end
 
 -- Loads all that should be, in this thread, each version once. Errors: one message for each that did not load. patient: what may still be
--- incomplete is left for another time.
+-- incomplete is left for another time; the second value says that there is some.
 local function load_all(self, model, patient)
   local errors, tried = {}, {}
+  local missing, message, waiting
   while true do
-    local missing, message = examine(self, model, not patient)
     local first
+    missing, message, waiting = examine(self, model, not patient)
     if not missing and #errors == 0 and not patient then errors[1] = format("model '%s': %s", model.name, message) end
     for _, each in ipairs(missing or {}) do
       if not first and not tried[each.version] then first = each end
@@ -447,7 +448,7 @@ local function load_all(self, model, patient)
     errors[#errors + 1] = load_now(self, model, first)
   end
   drain(self, true)
-  return errors
+  return errors, waiting or false
 end
 
 -- ---- adding ----
@@ -721,22 +722,26 @@ end
 --- One look at one model, for who has a timer of its own instead of `poll`: loads with `loader`, which may yield, what is to be loaded.
 ---@param name string
 ---@return table errors one message for each version that could not be loaded
+---@return boolean waiting something is there that may not be whole yet
 function methods:aspire(name)
   local model = self.models[name]
   self.polled = true
-  if not model or not model.base then return {} end
+  if not model or not model.base then return {}, false end
   return load_all(self, model, true)
 end
 
 --- Looks at everything and loads here and now what has changed: for a process that does not call `poll`, such as one that will fork.
 ---@return table errors one message for each version that could not be loaded
+---@return boolean waiting something is there that may not be whole yet
 function methods:load_changes()
-  local errors = {}
+  local errors, waiting = {}, false
   for _, root in ipairs(self.roots) do look_at_root(self, root) end
   for _, name in ipairs(self:names()) do
-    for _, problem in ipairs(self:aspire(name)) do errors[#errors + 1] = problem end
+    local problems, incomplete = self:aspire(name)
+    for _, problem in ipairs(problems) do errors[#errors + 1] = problem end
+    waiting = waiting or incomplete
   end
-  return errors
+  return errors, waiting
 end
 
 -- ---- asking ----

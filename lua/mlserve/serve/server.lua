@@ -55,6 +55,8 @@ local REST_RULES = {
   drain_timeout = { type = "number", min = 0 },
 }
 
+local FRESH = 0.5 -- seconds that a new worker waits for a version that has just been copied
+
 -- Loaded when it is needed: a program that only puts an application together has no use for an event loop.
 local function part(name) return require("mlserve.serve.transports." .. name) end
 
@@ -255,6 +257,13 @@ function methods:reload()
   return true
 end
 
+-- The parent's models may be old: a worker that takes the place of another one must not answer with what that one had replaced long ago.
+local function catch_up(self)
+  local cqueues = require "cqueues"
+  local finish = cqueues.monotime() + FRESH
+  while select(2, self.repository:load_changes()) and cqueues.monotime() < finish do cqueues.sleep(FRESH / 10) end
+end
+
 -- In each worker: what belongs to a process, not to the parent it comes from.
 local function work(self, slot, threads, ready)
   local transport, ok, message
@@ -264,6 +273,7 @@ local function work(self, slot, threads, ready)
   ok, message = transport:listen()
   if not ok then return nil, message end
   self.transport = transport
+  catch_up(self)
   watch(self)
   return transport:run { worker = true, ready = ready }
 end
