@@ -321,7 +321,8 @@ static int session_respond(lua_State *L) {
     add(L, &head, "content-length", 14, digits, (size_t)n);
   }
   if (head_only || bodiless) length = 0;
-  return outcome(L, ml_http2_respond(h, id, status, head.list, head.count, body, length, tail.list, tail.count, &sent, &err), sent, &err);
+  const ml_status result = ml_http2_respond(h, id, status, head.list, head.count, body, length, tail.list, tail.count, &sent, &err);
+  return outcome(L, result, sent, &err);
 }
 
 static int session_start(lua_State *L) {
@@ -336,7 +337,8 @@ static int session_start(lua_State *L) {
   const char *date = luaL_optlstring(L, 5, NULL, &date_length);
   if (date != NULL) add(L, &head, "date", 4, date, date_length);
   collect(L, 4, &head);
-  return outcome(L, ml_http2_start(h, id, status, head.list, head.count, &sent, &err), sent, &err);
+  const ml_status result = ml_http2_start(h, id, status, head.list, head.count, &sent, &err);
+  return outcome(L, result, sent, &err);
 }
 
 static int session_write(lua_State *L) {
@@ -360,7 +362,8 @@ static int session_finish(lua_State *L) {
   lua_settop(L, 3);
   const int32_t id = check_id(L);
   collect(L, 3, &tail);
-  return outcome(L, ml_http2_finish(h, id, tail.list, tail.count, &sent, &err), sent, &err);
+  const ml_status result = ml_http2_finish(h, id, tail.list, tail.count, &sent, &err);
+  return outcome(L, result, sent, &err);
 }
 
 static int session_queued(lua_State *L) {

@@ -1,8 +1,9 @@
 /* HTTP/2 sessions over libnghttp2; what it does and what is done here is in the header.
  *
  * A stream is in at most two places beside the list of all: the queue of those that have something to tell (`queue`), and one of
- * two lists ordered by time, `arriving` (a request that is not complete: body_timeout) and `sending` (bytes of an answer wait:
- * write_timeout), whose first one says when there is something to expire. Structures and their small buffers are used again. */
+ * three lists ordered by time, `arriving` (a request that is not complete: body_timeout), `sending` (bytes of an answer wait:
+ * write_timeout) and `closing` (it is answered, but its client still sends), whose first one says when there is something to
+ * expire. Structures and their small buffers are used again. */
 #include "net/http2.h"
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #define MAX_TARGET 8192u       /* bounds of HTTP/1.1's requests */
 #define MAX_METHOD 32u
 #define MAX_TRAILERS 8192u
+#define UNWANTED_MOST 65536u   /* of a body that is not wanted any more; clients take a RST_STREAM(NO_ERROR) worse than they should */
+#define CLOSING_SECONDS 1.0    /* how long such a rest may take */
 #define INVALID_COST 5.0       /* glitches that a malformed request counts for */
 
 typedef struct span { uint32_t at, length; } span;
@@ -26,7 +29,7 @@ typedef struct list { stream *first, *last; } list;
 
 struct stream {
   stream *all_prev, *all_next, *queue_next, *prev, *next;
-  list *in;              /* arriving, sending or NULL */
+  list *in;              /* one of the three, or NULL */
   double since;          /* … since when */
   int32_t id;
   int status;            /* refused with it */
@@ -39,7 +42,7 @@ struct stream {
   ml_http2_field *trailers; /* one block with their texts */
   size_t trailer_count;
   bool has_method, has_path, has_host, has_authority, expects, head_done, remote_ended, told, handed, streaming, refused, queued, closed;
-  bool started, final, deferred;
+  bool started, final, deferred, answered; /* answered: its end has been sent */
 };
 
 struct ml_http2 {
@@ -50,7 +53,7 @@ struct ml_http2 {
   size_t streams;
   stream *all, *spare, *queue_first, *queue_last, *last; /* last: its body was handed out by the event before */
   size_t spare_count;
-  list arriving, sending;
+  list arriving, sending, closing;
   buffer out;
   ml_http2_field *fields; /* of the event that is told */
   bool settings_seen, doomed, failed, no_memory;
@@ -414,8 +417,8 @@ static int on_head(ml_http2 *h, stream *s, bool ended) {
 
 static void on_end(ml_http2 *h, stream *s) {
   s->remote_ended = true;
-  if (s->in == &h->arriving) leave_list(s);
-  enqueue(h, s);
+  if (s->in == &h->arriving || s->in == &h->closing) leave_list(s);
+  if (!s->answered) enqueue(h, s);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
@@ -463,6 +466,8 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
   stream *s = nghttp2_session_get_stream_user_data(session, id);
   if (nghttp2_session_consume_connection(session, length) != 0) return out_of_memory(h);
   const bool unwanted = s == NULL || s->status != 0 || s->final;
+  if (s != NULL && s->answered && (s->body_length += length) > UNWANTED_MOST) /* nobody reads it */
+    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR) != 0 ? out_of_memory(h) : 0;
   if (!unwanted) {
     s->body_length += length;
     if (!s->streaming && s->body_length > h->limits.max_body) {
@@ -492,9 +497,10 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
   stream *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
   if (s == NULL) return 0;
   leave_list(s);
-  if (s->remote_ended) return 0;
-  /* the answer is complete: nobody will read the rest of the request */
-  return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) != 0 ? out_of_memory(h) : 0;
+  s->answered = true;
+  s->body_length = 0;
+  if (!s->remote_ended) enter_list(h, &h->closing, s); /* a small rest of the request may still come */
+  return 0;
 }
 
 static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *user) {
@@ -939,8 +945,12 @@ ml_status ml_http2_shutdown_notice(ml_http2 *h, ml_error *err) {
 }
 
 ml_status ml_http2_goaway(ml_http2 *h, ml_error *err) {
-  const int code = h->failed || h->doomed ? 0 : nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h->session),
-                                                                     NGHTTP2_NO_ERROR, NULL, 0);
+  int code = 0;
+  if (!h->failed && !h->doomed) {
+    code = nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h->session), NGHTTP2_NO_ERROR, NULL, 0);
+    for (const stream *s = h->closing.first; s != NULL && code == 0; s = s->next)
+      code = nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+  }
   return code != 0 ? fail(h, code, err) : ML_OK;
 }
 
@@ -950,6 +960,7 @@ void ml_http2_get_state(const ml_http2 *h, ml_http2_state *state) {
     h->settings_seen ? -1 : h->created + h->limits.head_timeout,
     h->head_since < 0 ? -1 : h->head_since + h->limits.head_timeout,
     h->arriving.first == NULL ? -1 : h->arriving.first->since + h->limits.body_timeout,
+    h->closing.first == NULL ? -1 : h->closing.first->since + CLOSING_SECONDS,
     h->sending.first == NULL ? -1 : h->sending.first->since + h->limits.write_timeout,
   };
   for (size_t i = 0; i < sizeof(candidates) / sizeof(candidates[0]); ++i)
@@ -967,8 +978,14 @@ bool ml_http2_expire(ml_http2 *h, double now) {
     if (nghttp2_session_terminate_session(h->session, NGHTTP2_NO_ERROR) != 0) h->failed = true;
     return false;
   }
-  for (stream *s; (s = h->arriving.first) != NULL && s->since + h->limits.body_timeout <= now;)
-    refuse(h, s, 408, "the request body did not arrive in time"); /* leaves the list */
+  for (stream *s; (s = h->arriving.first) != NULL && s->since + h->limits.body_timeout <= now;) {
+    leave_list(s);
+    refuse(h, s, 408, "the request body did not arrive in time");
+  }
+  for (stream *s; (s = h->closing.first) != NULL && s->since + CLOSING_SECONDS <= now;) {
+    leave_list(s);
+    if (nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) != 0) h->failed = true;
+  }
   for (stream *s; (s = h->sending.first) != NULL && s->since + h->limits.write_timeout <= now;) {
     leave_list(s);
     if (nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL) != 0) h->failed = true;

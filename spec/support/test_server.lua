@@ -1,6 +1,6 @@
 -- A server for specs: lua test_server.lua 'OPTIONS'; prints "port N" and "pid N", logs to standard output.
 -- OPTIONS is a Lua table of http.new's options. Routes: /echo tells what arrived, /sleep waits, /raise and /nonsense misbehave,
--- /stop ends the server, /v1 serves the fake model "m".
+-- /stop ends the server, /trailers, /stream/… and /wait are for HTTP/2, /v1 serves the fake model "m".
 
 local cqueues = require "cqueues"
 local app = require("mlserve.serve.app").new()
@@ -33,6 +33,47 @@ app:route("GET", "^/nonsense$", function() return "no table" end)
 app:route("GET", "^/forge$", function() return { status = 200, headers = { ["x-name"] = "a\r\nx-evil: 1" }, body = "" } end)
 app:route("GET", "^/nothing$", function() return { status = 204 } end)
 app:route("GET", "^/count$", function() return { status = 200, body = tostring(server:connections()) } end)
+app:route("POST", "^/trailers$", function(request)
+  return {
+    status = 200, headers = { ["content-type"] = "application/grpc" }, body = request.body,
+    trailers = { ["grpc-status"] = #request.body == 0 and "3" or "0", ["x-http"] = request.http },
+  }
+end)
+-- what streams do: /stream/echo gives back every piece, /stream/big/… writes, /stream/wait waits for the client's end
+local cancelled, waiting = 0, 0
+app:exact("POST", "/stream/echo", function(request)
+  local stream, pieces = request.stream, 0
+  stream.headers["x-kind"] = "echo"
+  while true do
+    local bytes, why = stream:read()
+    if not bytes then return { status = 200, trailers = { pieces = tostring(pieces), why = why } } end
+    pieces = pieces + 1
+    stream:write(bytes)
+  end
+end, true)
+app:exact("GET", "/stream/big", function(request)
+  local written = 0
+  while written < 8000000 and request.stream:write(("y"):rep(100000)) do written = written + 100000 end
+  if written < 8000000 then cancelled = cancelled + 1 end
+  return { status = 200, trailers = { written = tostring(written) } }
+end, true)
+app:exact("POST", "/stream/early", function() return { status = 200, body = "enough", trailers = { early = "yes" } } end, true)
+app:exact("POST", "/stream/raise", function(request)
+  request.stream:write("a")
+  error "raised in a stream"
+end, true)
+app:exact("POST", "/stream/late", function(request)
+  local _, why = request.stream:read(0.1)
+  return { status = 200, trailers = { why = why or "nothing" } }
+end, true)
+app:route("POST", "^/wait$", function(request)
+  waiting = waiting + 1
+  if cqueues.poll(request.closed, 10) == request.closed then cancelled = cancelled + 1 end
+  waiting = waiting - 1
+  return { status = 200 }
+end)
+app:route("GET", "^/cancelled$", function() return { status = 200, body = cancelled .. " " .. waiting } end)
+app:route("GET", "^/buffered$", function() return { status = 200, body = string.format("%.0f", server.engine.buffered) } end)
 app:route("POST", "^/stop$", function()
   server:stop()
   return { status = 200, body = "stopping" }

@@ -29,6 +29,12 @@ function serve.parser(parser)
   models.add(parser)
   parser:option("--rest-port --rest_api_port", "Port of the REST interface; 0 takes any free one.", "8501"):argname("PORT")
     :convert(arguments.integer(0, 65535))
+  parser:option("--grpc-port --port", "A second port, TensorFlow Serving's for gRPC (8500); both ports speak HTTP/1.1 and HTTP/2. 0 takes any free one.")
+    :argname("PORT"):convert(arguments.integer(0, 65535))
+  parser:option("--tls-cert", "Speak TLS on all ports with this certificate (PEM; its chain behind it). SIGHUP reads it again."):argname("FILE")
+  parser:option("--tls-key", "Its private key (PEM)."):argname("FILE")
+  parser:option("--tls-client-ca", "Clients must show a certificate that one of these has signed (PEM)."):argname("FILE")
+  parser:option("--ssl_config_file --ssl-config-file", "TensorFlow Serving's file in place of the three."):argname("FILE")
   parser:option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
   parser:option("--workers", "Processes that serve; with more than one they share the port and the models' memory, and one that ends is replaced.", "1")
     :argname("N"):convert(arguments.integer(1, 256))
@@ -76,12 +82,27 @@ local function monitoring_of(args)
   return { tensorflow_path = config.enable and (config.path or true) }
 end
 
+-- The server's option `tls`: a table, nil, or false and a message.
+local function tls_of(args)
+  if args.ssl_config_file then
+    if args.tls_cert or args.tls_key or args.tls_client_ca then return false, "--ssl_config_file is instead of --tls-cert, --tls-key and --tls-client-ca" end
+    return { config = args.ssl_config_file }
+  end
+  if not args.tls_cert and not args.tls_key and not args.tls_client_ca then return nil end
+  if not args.tls_cert or not args.tls_key then return false, "--tls-cert and --tls-key belong together" end
+  return { cert = args.tls_cert, key = args.tls_key, client_ca = args.tls_client_ca }
+end
+
 function serve.run(args)
   local ok, message, notices = models.normalise(args)
   local server, problems, hopeless
   if not ok then return nil, message, 2 end
   for _, line in ipairs(notices) do io.stderr:write("mlserve serve: ", line, "\n") end
   if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
+  local tls, wrong = tls_of(args)
+  if tls == false then return nil, wrong, 2 end
+  if args.transport == "nginx" and (tls or args.grpc_port) then return nil, "--grpc-port and TLS need --transport http", 2 end
+  if args.grpc_port and args.no_tcp then return nil, "--grpc-port or --no-tcp", 2 end
   if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
@@ -100,6 +121,7 @@ function serve.run(args)
     body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
     drain_timeout = args.drain_timeout,
   }
+  given.tls, given.grpc = tls, args.grpc_port and { port = args.grpc_port } or nil
   given.limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil
   server, message = require("mlserve.serve.server").new(given)
   if not server then return nil, message end

@@ -39,7 +39,7 @@ local IGNORED = {
   "remove_unused_fields_from_bundle_metagraph", "thread_pool_factory_config_file", "mixed_precision",
   "enable_serialization_as_tensor_content", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
 }
-local GRPC = { "port", "grpc_socket_path", "ssl_config_file", "grpc_channel_arguments", "grpc_max_threads", "enable_grpc_healthcheck_service" }
+local GRPC = { "grpc_socket_path", "grpc_channel_arguments", "grpc_max_threads", "enable_grpc_healthcheck_service" }
 
 --- Adds the arguments.
 function M.add(parser)
@@ -82,7 +82,8 @@ end
 function M.normalise(args)
   local notices, seen = {}, {}
   local batching = flag_value(args.enable_batching)
-  local ignored, grpc = given_of(args, IGNORED), given_of(args, GRPC)
+  local ignored = given_of(args, IGNORED)
+  for _, name in ipairs(given_of(args, GRPC)) do ignored[#ignored + 1] = name end
   if args.model_base_path and not args.model_config_file then
     args.model[#args.model + 1] = { name = args.model_name or "default", base = args.model_base_path, waits = true }
   elseif args.model_name and not args.model_config_file then
@@ -98,7 +99,6 @@ function M.normalise(args)
   if batching ~= nil then args.batching = args.batching or (batching and "auto" or "never") end
   args.batching_per_model = flag_value(args.enable_per_model_batching_parameters) or false
   if flag_value(args.enable_model_warmup) == false then args.warm_up = 0 end
-  if #grpc > 0 then notices[#notices + 1] = format("gRPC is not served yet: %s without effect; REST is", concat(grpc, ", ")) end
   if #ignored > 0 then notices[#notices + 1] = format("without effect here: %s", concat(ignored, ", ")) end
   return true, nil, notices
 end

@@ -21,6 +21,8 @@ local format, ipairs, pairs, pcall, tostring = string.format, ipairs, pairs, pca
 
 local RULES = {
   rest = { type = "table", position = 1 },
+  grpc = { type = { "boolean", "table" } },
+  tls = { type = "table" },
   log = { type = "function" },
   limits = { type = "table" },
   admin = { type = "boolean", default = false },
@@ -56,6 +58,12 @@ local REST_RULES = {
 }
 
 local FRESH = 0.5 -- seconds that a new worker waits for a version that has just been copied
+
+local GRPC_RULES = {
+  port = { type = { "integer", "boolean" }, min = 0, max = 65535, default = 8500 }, -- false: none of its own
+}
+
+local TLS_RULES = { cert = { type = "string" }, key = { type = "string" }, client_ca = { type = "string" }, config = { type = "string" } }
 
 -- Loaded when it is needed: a program that only puts an application together has no use for an event loop.
 local function part(name) return require("mlserve.serve.transports." .. name) end
@@ -171,8 +179,16 @@ function methods:address()
   return self.listeners and self.listeners:url()
 end
 
+--- The port for gRPC once listening; nil without one.
+---@return integer|nil
+function methods:grpc_port()
+  return self.listeners and self.listeners:grpc_port()
+end
+
 local function new_transport(self)
-  local given = { app = self.app, log = transport_log(self), listeners = self.listeners, processes = self.rest.workers }
+  local given = {
+    app = self.app, log = transport_log(self), listeners = self.listeners, processes = self.rest.workers, tls = self.tls,
+  }
   for _, name in ipairs(LIMITS) do given[name] = self.rest[name] end
   return part("http").new(given)
 end
@@ -216,10 +232,14 @@ end
 function methods:start()
   if self.listeners then return true end
   if not self.rest.port and not self.rest.unix_socket then return nil, "neither a port nor a Unix socket to listen at" end
-  local rest = self.rest
-  local opened, message = part("listeners").open {
+  local rest, opened, message = self.rest, nil, nil
+  if self.tls then -- the files are looked at before anything is bound; workers read them again
+    opened, message = part("tls").context(self.tls)
+    if not opened then return nil, message end
+  end
+  opened, message = part("listeners").open {
     host = rest.host, port = rest.port, unix_socket = rest.unix_socket, unix_mode = rest.unix_mode,
-    activation = rest.socket_activation,
+    activation = rest.socket_activation, grpc_port = self.grpc and self.grpc.port or nil, secure = self.tls ~= nil,
   }
   if not opened then return nil, message end
   self.listeners = opened
@@ -247,6 +267,10 @@ end
 function methods:reload()
   local models = self.repository
   local ok, message
+  if self.tls then
+    if self.transport then ok, message = self.transport:reload_tls() else ok, message = part("tls").context(self.tls) end
+    if not ok then return nil, message end
+  end
   if self.reload_hook then ok, message = self.reload_hook(self) else ok, message = models:reload() end
   if not ok then return nil, message end
   if self.look_now then
@@ -339,7 +363,8 @@ end
 
 local M = {}
 
----@param given? table rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
+---@param given? table grpc = true or { port (default 8500; 0: any free one; false: none) }: a second port, which speaks the same as rest's;
+--- tls = { cert, key, client_ca } or { config }, see transports.tls: for all ports, read again by `reload`; rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
 --- (see mlserve.serve.compress; a body may inflate to max_body bytes unless it says otherwise), and the limits of transports.http },
 --- reload = function(server) -> true | nil, message for SIGHUP,
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
@@ -354,6 +379,10 @@ function M.new(given)
   local rest = options.check(values.rest, REST_RULES, "mlserve.server: rest")
   if rest.port == true then error("mlserve.server: rest: option 'port': integer or false expected, got true", 2) end
   if values.admin and rest.workers > 1 then error("mlserve.server: option 'admin' needs one worker: each loads for itself only", 2) end
+  local grpc, tls = values.grpc or nil, values.tls
+  if grpc then grpc = options.check(grpc == true and {} or grpc, GRPC_RULES, "mlserve.server: grpc") end
+  if grpc and grpc.port == true then error("mlserve.server: grpc: option 'port': integer or false expected, got true", 2) end
+  if tls then tls = options.check(tls, TLS_RULES, "mlserve.server: tls") end
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.server: batching: " .. problem, 2) end
   local log = values.log or default_log
@@ -364,7 +393,7 @@ function M.new(given)
     prepare = function(servable, name, directory) return prepare(self, servable, name, directory) end,
   }
   self = setmetatable({
-    rest = rest, reload_hook = values.reload, log = log, own_log = values.log ~= nil, repository = models,
+    grpc = grpc, tls = tls, rest = rest, reload_hook = values.reload, log = log, own_log = values.log ~= nil, repository = models,
     app = app.new { compression = compression_of(rest) },
     batching = merging,
   }, mt)

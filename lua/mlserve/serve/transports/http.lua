@@ -1,4 +1,4 @@
---- The stand-alone HTTP transport: lua-http's server frame, our connection engine, signals, draining.
+--- The stand-alone HTTP transport: lua-http's server frame, our connection engines (HTTP/1.1 and HTTP/2), TLS, signals, draining.
 --
 --   local server = http.new { app = app, host = "127.0.0.1", port = 8501 }
 --   assert(server:listen())
@@ -15,6 +15,7 @@ local listeners = require "mlserve.serve.transports.listeners"
 local luahttp = require "mlserve.serve.transports.luahttp"
 local net = require "mlserve.net"
 local options = require "mlserve.options"
+local tls = require "mlserve.serve.transports.tls"
 
 local monotime = cqueues.monotime
 
@@ -29,6 +30,8 @@ local RULES = {
   socket_activation = { type = "boolean", default = false },
   listeners = { type = "table" },
   socket = { type = "userdata" },
+  tls = { type = "table" },
+  grpc_port = { type = "integer", min = 0, max = 65535 },
   reuseport = { type = "boolean", default = false },
   max_connections = { type = "integer", min = 1, default = 1024 },
   processes = { type = "integer", min = 1, default = 1 },
@@ -69,10 +72,10 @@ end
 -- this process's descriptors for a fatal error. One connection a turn: those that are open have theirs, and processes that share
 -- the socket get a share of the connections.
 local function accept_loop(self, listener)
-  local server, socket = self.server, listener.socket
+  local server, socket = listener.tcp and self.server or self.plain, listener.socket
   local wish = { nodelay = listener.tcp }
   while not self.stopping do
-    if server.n_connections >= self.max_connections then
+    if self:connections() >= self.max_connections then
       cqueues.poll(server.connection_done, self.stop_condition, #self.listeners > 1 and FULL_PAUSE or nil)
     else
       local accepted, why = socket:accept(wish, 0)
@@ -101,7 +104,12 @@ end
 ---@return string|nil message
 function methods:listen()
   local http_server, message = luahttp.server()
+  local context
   if not http_server then return nil, message end
+  if self.tls then
+    context, message = tls.context(self.tls)
+    if not context then return nil, message end
+  end
   if not self.listeners then
     if self.given_socket then self.listeners = listeners.of_socket(self.given_socket)
     else self.listeners, message = listeners.open(self.wanted) end
@@ -113,12 +121,24 @@ function methods:listen()
       self.max_connections))
   end
   local controller = cqueues.new()
-  self.server = http_server.new {
-    cq = controller, tls = false, version = 1.1, max_concurrent = self.max_connections,
-    onstream = function() end, -- never called: the engine serves the connection itself
-    onerror = function(_, _, operation, err) self.log("error", string.format("%s: %s", tostring(operation), tostring(err))) end,
-  }
-  luahttp.set_engine(controller, function(socket) return self.engine:connection(socket) end)
+  local function frame(secure)
+    return http_server.new {
+      cq = controller, tls = secure ~= nil, ctx = secure, version = not secure and 1.1 or nil, max_concurrent = self.max_connections,
+      connection_setup_timeout = self.engine.head_timeout,
+      onstream = function() end, -- never called: the engine serves the connection itself
+      onerror = function(_, _, operation, err)
+        if secure and operation == "wrap" then self.log("info", "TLS: " .. tostring(err)) -- the client's fault, and told to it
+        else self.log("error", string.format("%s: %s", tostring(operation), tostring(err))) end
+      end,
+    }
+  end
+  self.server = frame(context)
+  self.plain = self.server -- for Unix sockets, whose permissions say who may connect
+  if context then
+    self.plain = frame()
+    self.plain.connection_done = self.server.connection_done
+  end
+  luahttp.set_engine(controller, function(socket, is_http2) return self.engine:connection(socket, is_http2) end)
   if self.engine.app.observer then controller:wrap(tell_time, self) end
   self.controller = controller
   self:port() -- remembered
@@ -134,17 +154,31 @@ end
 
 --- Connections open now.
 function methods:connections()
-  return self.server and self.server.n_connections or 0
+  local server, plain = self.server, self.plain
+  if not server then return 0 end
+  return plain == server and server.n_connections or server.n_connections + plain.n_connections
+end
+
+--- Reads the files of TLS again, for new connections; those that are open go on.
+---@return boolean|nil ok
+---@return string|nil message the old ones stay
+function methods:reload_tls()
+  if not self.tls or not self.server then return true end
+  local context, message = tls.context(self.tls)
+  if not context then return nil, message end
+  self.server.ctx = context
+  return true
 end
 
 -- Connections the kernel has already taken for us are served before the socket closes.
 local function accept_waiting(self)
   for i = 1, #self.listeners do
     local listener = self.listeners[i]
-    while self.server.n_connections < self.max_connections do
+    while self:connections() < self.max_connections do
       local socket = listener.socket:accept({ nodelay = listener.tcp }, 0)
       if not socket then break end
-      self.server:add_socket(socket)
+      local server = listener.tcp and self.server or self.plain
+      server:add_socket(socket)
     end
   end
 end
@@ -154,7 +188,7 @@ local function drain(self)
   local deadline = monotime() + self.drain_timeout
   local function wait(seconds)
     local limit = math.min(monotime() + seconds, deadline)
-    while server.n_connections > 0 and not self.forced and monotime() < limit do
+    while self:connections() > 0 and not self.forced and monotime() < limit do
       cqueues.poll(server.connection_done, self.force_condition, limit - monotime())
     end
   end
@@ -268,7 +302,8 @@ local M = {}
 
 --- Makes a server; nothing is bound yet. The other options are the limits of transports.http1.
 ---@param given table app (object with handle(request) -> response), host, port (0: any free one),
---- unix_socket, unix_mode, socket_activation, or listeners or socket, max_connections, …;
+--- grpc_port (a second port, which speaks the same), unix_socket, unix_mode, socket_activation, or listeners or socket,
+--- tls (see transports.tls; for all ports), max_connections, …;
 --- processes: how many serve together, so that max_connections and max_buffered are for all of them
 ---@return table server
 function M.new(given)
@@ -279,9 +314,9 @@ function M.new(given)
   for name in pairs(http1.DEFAULTS) do engine[name] = values[name] end
   engine.max_buffered = math.max(values.max_body, math.ceil(values.max_buffered / values.processes))
   return setmetatable({
-    host = values.host, given_socket = values.socket, listeners = values.listeners,
+    host = values.host, tls = values.tls, given_socket = values.socket, listeners = values.listeners,
     wanted = {
-      host = values.host, port = values.port, reuseport = values.reuseport, unix_socket = values.unix_socket,
+      host = values.host, port = values.port, grpc_port = values.grpc_port, secure = values.tls ~= nil, reuseport = values.reuseport, unix_socket = values.unix_socket,
       unix_mode = values.unix_mode, activation = values.socket_activation,
     },
     max_connections = math.ceil(values.max_connections / values.processes), drain_timeout = values.drain_timeout, log = values.log,

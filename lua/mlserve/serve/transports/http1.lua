@@ -14,7 +14,9 @@
 --   * bytes of unfinished bodies over all connections stay under `max_buffered`.
 -- When `drain` was called, idle connections end at once, others after the answer they are owed.
 
+local condition = require "cqueues.condition"
 local cqueues = require "cqueues"
+local errno = require "cqueues.errno"
 local http2 = require "mlserve.serve.transports.http2"
 local net = require "mlserve.net"
 
@@ -130,16 +132,39 @@ local function take_turns(self)
 end
 
 -- The kernel's socket is read and written directly: cqueues' own buffers would cost two more copies and three more calls a
--- request. What the frame may have read already is taken over when the connection begins.
+-- request. What the frame may have read already is taken over when the connection begins. A socket that encrypts goes through
+-- cqueues: these two do what net.receive and net.send do.
+
+local function receive_secure(self)
+  local data, why = self.socket:recv(-READ_SIZE, "bn")
+  if data then return data end
+  return nil, why == errno.EAGAIN
+end
+
+local function send_secure(self, bytes, from)
+  local sent, why = self.socket:send(bytes, from, #bytes, "bn")
+  if why and why ~= errno.EAGAIN then return nil end
+  return sent or 0
+end
 
 -- Bytes there are within `timeout` seconds, at most READ_SIZE; or nil and whether the time is over. Waits before it reads: after
--- an answer the next request is hardly ever there yet, and asking in vain costs a system call.
+-- an answer the next request is hardly ever there yet, and asking in vain costs a system call. OpenSSL may have bytes that the kernel
+-- has no more.
 local function read(self, timeout)
-  local deadline
+  local secure, deadline = self.secure, nil
+  if secure then
+    local data, again = receive_secure(self)
+    if data then
+      take_turns(self)
+      return data
+    end
+    if not again then return nil, false end
+  end
   repeat
+    local data, again
     local ready = poll(self.readable, timeout)
     if not ready or ready == timeout then return nil, true end
-    local data, again = receive(self.fd, READ_SIZE)
+    if secure then data, again = receive_secure(self) else data, again = receive(self.fd, READ_SIZE) end
     if data then
       take_turns(self)
       return data
@@ -153,8 +178,9 @@ end
 
 -- Writes all of it; false when the client does not take it in time or is gone. Usually the kernel takes an answer at once.
 local function write(self, bytes)
-  local fd, size = self.fd, #bytes
-  local sent = send(fd, bytes, 1)
+  local fd, size, secure = self.fd, #bytes, self.secure
+  local sent
+  if secure then sent = send_secure(self, bytes, 1) else sent = send(fd, bytes, 1) end
   if sent == size then return true end
   local deadline = monotime() + self.engine.write_timeout
   while sent do
@@ -163,7 +189,7 @@ local function write(self, bytes)
     local left = deadline - monotime()
     if left <= 0 then return false end
     poll(self.writable, left)
-    sent = send(fd, bytes, #bytes - size + 1)
+    if secure then sent = send_secure(self, bytes, #bytes - size + 1) else sent = send(fd, bytes, #bytes - size + 1) end
   end
   return false
 end
@@ -281,19 +307,76 @@ local INTERNAL_ERROR = {
 }
 http2.internal_error = INTERNAL_ERROR
 
+-- For a streaming route (see transports.http2): the body, which is there, is read as one piece; what is written is sent at once, in
+-- chunks, or to an HTTP/1.0 client up to the end of the connection.
+local stream_methods = {}
+local stream_mt = { __name = "mlserve.http1.stream", __index = stream_methods }
+
+function stream_methods:read()
+  local body = self.body
+  self.body = nil
+  if body and body ~= "" then return body end
+  return nil, "end"
+end
+
+local function send_chunk(self, bytes)
+  local connection = self.connection
+  if self.chunked then bytes = format("%x\r\n", #bytes) .. bytes .. "\r\n" end
+  queue(connection, bytes)
+  if flush(connection) then return true end
+  self.gone = true
+  self.closed:signal()
+  return nil, "cancelled"
+end
+
+function stream_methods:write(bytes)
+  if self.gone then return nil, "cancelled" end
+  if not self.started then
+    self.started = true
+    queue(self.connection, status_lines[200] .. date_field() .. encode_fields(self.headers)
+      .. (self.chunked and "transfer-encoding: chunked\r\n" or CLOSE) .. "\r\n")
+  end
+  if bytes == "" then return true end
+  return send_chunk(self, bytes)
+end
+
+-- The same results as `run`; the bytes are those that follow what was written.
+local function run_streaming(self, request, keep, minor)
+  local engine = self.engine
+  local stream = setmetatable({
+    connection = self, body = request.body, headers = {}, chunked = minor == 1, closed = condition.new(),
+  }, stream_mt)
+  request.body, request.stream, request.closed = nil, stream, stream.closed
+  local ok, response = pcall(engine.app.handle, engine.app, request)
+  if not stream.started then
+    if not ok then error(response, 0) end
+    keep = keep and not engine.stopping
+    return encode(response, request.method == "HEAD", not keep and CLOSE or minor == 0 and KEEP or nil), keep
+  end
+  if not ok then -- what was sent cannot be taken back: the answer must be seen to be incomplete
+    engine.log("error", format("%s %s: %s", request.method, request.path, tostring(response)))
+    return "", false
+  end
+  if response.body and response.body ~= "" then stream:write(response.body) end
+  return stream.chunked and "0\r\n\r\n" or "", keep and stream.chunked and not stream.gone and not engine.stopping
+end
+
 -- The bytes of the application's answer and whether the connection goes on, which is decided after the application ran: a drain
 -- may have begun meanwhile.
-local function run(engine, request, keep, minor)
+local function run(self, request, keep, minor)
+  local engine = self.engine
   local app = engine.app
+  if app.streaming and app:streaming(request.method, request.path) then return run_streaming(self, request, keep, minor) end
   local response = app:handle(request)
   keep = keep and not engine.stopping
   return encode(response, request.method == "HEAD", not keep and CLOSE or minor == 0 and KEEP or nil), keep
 end
 
 -- The same; whatever the application does wrong becomes a 500 for this request only.
-local function answer(engine, request, keep, minor)
-  local ok, bytes, goes_on = pcall(run, engine, request, keep, minor)
+local function answer(self, request, keep, minor)
+  local ok, bytes, goes_on = pcall(run, self, request, keep, minor)
   if ok then return bytes, goes_on end
+  local engine = self.engine
   engine.log("error", format("%s %s: %s", request.method, request.path, tostring(bytes)))
   return encode(INTERNAL_ERROR, request.method == "HEAD", CLOSE), false
 end
@@ -337,7 +420,7 @@ local function serve(self)
         end
       end
       local request, bytes = { method = method, path = path, query = query, headers = headers, body = body, peer = peer, http = "1.1" }
-      bytes, keep = answer(engine, request, keep, minor)
+      bytes, keep = answer(self, request, keep, minor)
       if self.buffered ~= 0 then buffer_done(self) end
       if keep and at > #buffer and self.out_count == 0 then -- the usual case: one request, one answer
         if not write(self, bytes) then return end
@@ -402,12 +485,12 @@ end
 
 function connection_methods.onidle() end
 
-connection_methods.linger = linger
+connection_methods.linger, connection_methods.receive, connection_methods.send = linger, receive_secure, send_secure
 
 --- Serves the connection and returns nil: there is never a stream for lua-http to handle.
 function connection_methods:get_next_incoming_stream()
   local engine = self.engine
-  local ok, err = pcall(serve, self)
+  local ok, err = pcall(self.is_http2 and http2.serve or serve, self, "")
   if not ok and not self.aborted then engine.log("error", format("%s: %s", self:peer(), tostring(err))) end
   if self.buffered ~= 0 then buffer_done(self) end
   engine.connections[self] = nil
@@ -424,11 +507,11 @@ end
 local engine_methods = {}
 local engine_mt = { __name = "mlserve.http1.engine", __index = engine_methods }
 
---- A connection object around an accepted socket.
-function engine_methods:connection(socket)
+--- A connection object around an accepted socket. `is_http2`: the client and TLS have agreed on it.
+function engine_methods:connection(socket, is_http2)
   local fd = socket:pollfd()
   local connection = setmetatable({
-    engine = self, socket = socket, fd = fd,
+    engine = self, socket = socket, fd = fd, is_http2 = is_http2, secure = socket:checktls() ~= nil,
     readable = { pollfd = fd, events = "r" }, writable = { pollfd = fd, events = "w" }, -- what cqueues waits for
     out = {}, out_count = 0, out_bytes = 0, -- answers not yet written
     buffered = 0, reads = 0,

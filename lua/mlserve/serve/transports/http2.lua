@@ -253,6 +253,8 @@ local function runner_body(self, id, request, state)
   end
 end
 
+local read_on
+
 local runners, runner_count = {}, 0 -- coroutines between two requests, of all connections
 
 local function keep_runner(runner)
@@ -262,7 +264,7 @@ local function keep_runner(runner)
   end
 end
 
--- In a coroutine of the event loop: passes on what the runner waits for, until it is done.
+-- Passes on to the event loop what the runner waits for, until it is done.
 local function follow(self, id, runner, ok, tag, ...)
   if ok and tag == POLL then return follow(self, id, runner, resume(runner, yield(POLL, ...))) end
   self.states[id] = nil
@@ -275,16 +277,22 @@ local function follow(self, id, runner, ok, tag, ...)
   written(self)
 end
 
+-- When the application waits, it is this coroutine that must wait for it, now: an event that comes before it is waited for would be
+-- lost. So another one goes on reading, and this one is told that it is no reader any more (true).
 local function settle(self, id, runner, ok, tag, ...)
   if tag == DONE and ok then
     if self.states[id] then self.states[id] = nil end
-    return keep_runner(runner)
+    keep_runner(runner)
+    return false
   end
   if not self.states[id] then
     self.states[id] = { closed = self.spare }
     self.spare = nil
   end
-  self.controller:wrap(follow, self, id, runner, ok, tag, ...)
+  self.controller:wrap(read_on, self)
+  local fine, problem = pcall(follow, self, id, runner, ok, tag, ...)
+  if not fine then self.engine.log("error", format("%s: %s", self.connection:peer(), tostring(problem))) end
+  return true
 end
 
 local function start(self, id, request, state)
@@ -300,7 +308,7 @@ end
 
 local function start_streaming(self, id)
   local method, path, query, headers = self.session:stream(id)
-  if not method then return end
+  if not method then return false end
   local state = { h2 = self, id = id, closed = condition.new(), changed = condition.new() }
   self.states[id] = state
   return start(self, id, {
@@ -322,35 +330,37 @@ local function gone(state)
   if state.changed then state.changed:signal() end
 end
 
--- Everything the session has to tell.
+-- Everything the session has to tell. True when another coroutine reads from now on.
 local function dispatch(self)
   local session, app, began = self.session, self.engine.app, nil
   local kind, id, first, second, query, headers, body = session:next()
   self.batching = true
   while kind do
     if kind == REQUEST then
+      local handed_over
       if app.streaming and app:streaming(first, second) then
-        start_streaming(self, id)
+        handed_over = start_streaming(self, id)
       else
         local closed = self.spare
         if not closed then
           closed = condition.new()
           self.spare = closed
         end
-        start(self, id, {
+        handed_over = start(self, id, {
           method = first, path = second, query = query, headers = headers, body = body, peer = self.peer, http = "2", closed = closed,
         })
       end
+      if handed_over then return true end
       local now = monotime()
       began = began or now
       if now - began > BATCH_SECONDS then
         began, self.batching = nil, false
-        if not flush(self) then return end
+        if not flush(self) then return false end
         poll(0)
         self.batching = true
       end
     elseif kind == HEAD then
-      if app.streaming and app:streaming(first, second) then start_streaming(self, id) end
+      if app.streaming and app:streaming(first, second) and start_streaming(self, id) then return true end
     elseif kind == REFUSED then
       refuse(self, id, first, second)
     else
@@ -361,6 +371,7 @@ local function dispatch(self)
     kind, id, first, second, query, headers, body = session:next()
   end
   self.batching = false
+  return false
 end
 
 ---------------------------------------------------------------------------------------------------------------------------
@@ -373,20 +384,16 @@ local function account(self, buffered)
   self.buffered = buffered
 end
 
--- Until there is something to read; false when the connection is to end.
+-- Until there is something to read or to be done; false when the connection is to end.
 local function wait(self, streams, deadline)
-  local engine, connection, timeout = self.engine, self.connection, nil
-  if streams == 0 then
-    timeout = engine.idle_timeout
-    connection.idle = true
-  else -- answers of handlers that wait may begin to be late without a read
-    timeout = max(0.05, engine.write_timeout / 4)
-  end
-  local late = false
+  local engine, connection, late = self.engine, self.connection, false
+  local timeout = engine.idle_timeout
+  if streams > 0 then timeout = max(0.05, engine.write_timeout / 4) end -- answers of handlers that wait may begin to be late without a read
   if deadline then
     local left = max(0, deadline - monotime())
     if left < timeout then timeout, late = left, true end
   end
+  connection.idle = streams == 0
   local ready = poll(connection.readable, timeout)
   connection.idle = false
   if ready and ready ~= timeout then return true end
@@ -395,52 +402,44 @@ local function wait(self, streams, deadline)
     flush(self)
     return false
   end
-  local _, _, now_due = self.session:state()
-  if now_due and now_due <= monotime() then
-    local goes_on = self.session:expire()
-    dispatch(self)
-    return flush(self) and goes_on
-  end
-  return true
+  self.session:expire()
+  return flush(self)
 end
 
--- Why it ends matters to nobody but the log. True when we end it: the client may still be sending.
+local HANDED_OVER = {} -- no result that a caller of `loop` could take for another
+
+-- Reads until the connection ends. True: we end it, and the client may still be sending; false: it is lost; HANDED_OVER. Waits before it
+-- reads unless there may be more: asking in vain costs a system call.
 local function loop(self)
   local session, pull, reads = self.session, self.pull, 0
-  while not self.failed do
-    local taken, more = pull(self)
-    if taken then
-      self.connection.fresh = false
-      dispatch(self)
-      if not flush(self) then return false end
-    elseif taken == nil then
-      if more then
-        self.engine.log("info", format("%s: %s", self.connection:peer(), more))
-        flush(self)
-      end
-      return more ~= nil
-    end
-    reads = reads + 1
-    if not (taken and more) or reads >= READS_IN_A_ROW then
-      local streams, buffered, deadline, finished, events = session:state()
-      reads = 0
-      if buffered ~= self.buffered then account(self, buffered) end
-      if events then
-        dispatch(self)
-        if not flush(self) then return false end
-      elseif finished and not self.writing then
-        return true
-      elseif taken and more then
+  local more = self.connection.secure
+  while true do
+    if dispatch(self) then return HANDED_OVER end
+    if not flush(self) then return false end
+    local streams, buffered, deadline, finished, events = session:state()
+    if buffered ~= self.buffered then account(self, buffered) end
+    if finished and not self.writing then return true end
+    if not events then
+      if not more then
+        reads = 0
+        if not wait(self, streams, deadline) then return true end
+      elseif reads >= READS_IN_A_ROW then
+        reads = 0
         poll(0)
-      elseif not wait(self, streams, deadline) then
+      end
+      local taken
+      taken, more = pull(self)
+      if taken then
+        self.connection.fresh = false
+        reads = reads + 1
+      elseif taken == nil then
+        if not more then return false end
+        self.engine.log("info", format("%s: %s", self.connection:peer(), more))
+        flush(self) -- with the reason
         return true
       end
-    elseif self.buffered > 0 or more then
-      local _, buffered = session:state()
-      account(self, buffered)
     end
   end
-  return false
 end
 
 local methods = {}
@@ -462,6 +461,22 @@ function methods:goaway()
   if not self.failed and not self.writing then end_reader(self) end
 end
 
+-- A coroutine that reads, the first or the next one.
+function read_on(self)
+  local ok, result = pcall(loop, self)
+  if ok and result == HANDED_OVER then return end
+  local connection, engine = self.connection, self.engine
+  if not ok and not connection.aborted then engine.log("error", format("%s: %s", connection:peer(), tostring(result))) end
+  self.ended = true
+  connection.http2 = nil
+  account(self, 0)
+  for _, state in pairs(self.states) do gone(state) end
+  if ok and result and not self.failed then pcall(connection.linger, connection) end
+  self.session:close()
+  self.over = true
+  self.is_over:signal()
+end
+
 --- Serves a connection until its end.
 ---@param connection table of transports.http1: fd, readable, writable, peer(), linger(); with `secure`, receive() and send(bytes, from)
 ---@param bytes string what was read already
@@ -469,7 +484,7 @@ function M.serve(connection, bytes)
   local engine = connection.engine
   local observer = engine.app.observer
   local self = setmetatable({
-    connection = connection, engine = engine, controller = running(), states = {}, blocked = 0, buffered = 0,
+    connection = connection, engine = engine, controller = running(), states = {}, blocked = 0, buffered = 0, is_over = condition.new(),
     session = new_session {
       max_head = min(engine.max_head, MAX_HEAD), max_fields = engine.max_fields, max_body = engine.max_body,
       head_timeout = engine.head_timeout, body_timeout = engine.body_timeout, write_timeout = engine.write_timeout,
@@ -478,24 +493,11 @@ function M.serve(connection, bytes)
     peer = observer and observer.access_log and connection:peer() or nil,
   }, mt)
   connection.http2 = self
-  local ok, lingers = pcall(function()
-    local fine, message = true, nil
-    if #bytes > 0 then
-      fine, message = self.session:receive(bytes, room(self))
-      if not fine then engine.log("info", format("%s: %s", connection:peer(), message)) end
-      dispatch(self)
-    end
-    if engine.stopping then self.session:notice() end
-    if not flush(self) or not fine then return fine end
-    return loop(self)
-  end)
-  self.ended = true
-  connection.http2 = nil
-  account(self, 0)
-  for _, state in pairs(self.states) do gone(state) end
-  if ok and lingers and not self.failed then connection:linger() end
-  self.session:close()
-  if not ok then error(lingers, 0) end
+  local fine, message = self.session:receive(bytes, room(self))
+  if not fine then engine.log("info", format("%s: %s", connection:peer(), message)) end
+  if engine.stopping then self.session:notice() end
+  read_on(self)
+  while not self.over do poll(self.is_over) end -- the frame closes the socket when this returns
 end
 
 return M

@@ -28,9 +28,9 @@ local function tcp_name(socket)
   return address, tonumber(port)
 end
 
-local function open_tcp(self, given)
+local function open_tcp(self, given, wanted)
   local socket, why = cqueues_socket.listen {
-    host = given.host, port = format("%d", given.port), reuseaddr = true, reuseport = given.reuseport,
+    host = given.host, port = format("%d", wanted), reuseaddr = true, reuseport = given.reuseport,
   }
   local port, _
   if socket then
@@ -40,11 +40,11 @@ local function open_tcp(self, given)
   end
   if why or not port then
     if socket then socket:close() end
-    return nil, format("cannot listen on %s:%d: %s", given.host, given.port, why and errno.strerror(why) or "no address")
+    return nil, format("cannot listen on %s:%d: %s", given.host, wanted, why and errno.strerror(why) or "no address")
   end
   add(self, socket, "inet")
-  self.host, self.tcp_port = given.host, port
-  return true
+  if not self.tcp_port then self.host, self.tcp_port = given.host, port end
+  return port
 end
 
 local function open_unix(self, given)
@@ -77,24 +77,27 @@ local function adopt(self)
   return count
 end
 
-local function url(host, port)
+local function url(self, host, port)
   if host == "0.0.0.0" then host = "127.0.0.1" elseif host == "::" then host = "[::1]"
   elseif host:find(":", 1, true) then host = "[" .. host .. "]" end
-  return format("http://%s:%d", host, port)
+  return format("%s://%s:%d", self.scheme, host, port)
 end
 
 --- The port bound first; nil when there is none.
 function methods:port() return self.tcp_port end
 
 --- The URL of that port ("http://127.0.0.1:8501"); nil when there is none.
-function methods:url() return self.tcp_port and url(self.host, self.tcp_port) or nil end
+function methods:url() return self.tcp_port and url(self, self.host, self.tcp_port) or nil end
+
+--- The port bound for gRPC; nil when there is none.
+function methods:grpc_port() return self.second_port end
 
 --- All of them in words.
 function methods:describe()
   local texts = {}
   for i = 1, #self do
     local each = self[i]
-    texts[i] = each.text or each.tcp and (i == 1 and self:url() or url(tcp_name(each.socket)))
+    texts[i] = each.text or each.tcp and (i == 1 and self:url() or url(self, tcp_name(each.socket)))
   end
   return concat(texts, ", ")
 end
@@ -118,11 +121,12 @@ local M = {}
 
 --- Binds. With `activation` and sockets passed by systemd, those are the only ones; else the port is bound unless it is false,
 --- and the Unix socket when one is named.
----@param given table host, port, reuseport, unix_socket, unix_mode (octal digits), activation
+---@param given table host, port, grpc_port (a second one), reuseport, unix_socket, unix_mode (octal digits), activation,
+--- secure (only for what `url` says)
 ---@return table|nil listeners
 ---@return string|nil message
 function M.open(given)
-  local self, count = setmetatable({}, mt), 0
+  local self, count = setmetatable({ scheme = given.secure and "https" or "http" }, mt), 0
   local ok, message
   if given.activation then
     count, message = adopt(self)
@@ -133,8 +137,16 @@ function M.open(given)
   end
   if count > 0 then return self end
   if given.port then
-    ok, message = open_tcp(self, given)
+    ok, message = open_tcp(self, given, given.port)
     if not ok then return nil, message end
+  end
+  if given.grpc_port then
+    ok, message = open_tcp(self, given, given.grpc_port)
+    if not ok then
+      self:close()
+      return nil, message
+    end
+    self.second_port = ok
   end
   if given.unix_socket then
     ok, message = open_unix(self, given)
@@ -148,7 +160,7 @@ end
 
 --- Listens on a cqueues socket made elsewhere.
 function M.of_socket(socket)
-  local self = setmetatable({}, mt)
+  local self = setmetatable({ scheme = "http" }, mt)
   add(self, socket, "inet")
   self.host, self.tcp_port = tcp_name(socket)
   return self

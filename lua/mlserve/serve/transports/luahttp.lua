@@ -10,17 +10,20 @@ local M = {}
 local engines = setmetatable({}, { __mode = "k" }) -- cqueues controller -> function(socket) -> connection
 local loaded
 
--- lua-http's server makes a connection object by calling the `new` of http.h1_connection. Ours answers for servers whose
--- controller is registered; clients and other servers in the same process get the original.
+-- lua-http's server makes a connection object by calling the `new` of http.h1_connection or http.h2_connection. Ours answers for
+-- servers whose controller is registered; clients and other servers in the same process get the original.
 local function install()
   local cqueues = require "cqueues"
-  local h1 = require "http.h1_connection"
-  local original = h1.new
-  h1.new = function(socket, kind, version)
-    local engine = kind == "server" and engines[cqueues.running()]
-    if engine then return engine(socket) end
-    return original(socket, kind, version)
+  local function replace(module, is_http2)
+    local original = module.new
+    module.new = function(socket, kind, version)
+      local engine = kind == "server" and engines[cqueues.running()]
+      if engine then return engine(socket, is_http2) end
+      return original(socket, kind, version)
+    end
   end
+  replace(require "http.h1_connection", false)
+  replace(require "http.h2_connection", true)
 end
 
 local function load_server()
@@ -47,7 +50,7 @@ function M.server()
   return server
 end
 
---- HTTP/1.1 connections accepted under `controller` are made by `new(socket)`; nil ends that.
+--- Connections accepted under `controller` are made by `new(socket, is_http2)`; nil ends that.
 function M.set_engine(controller, new)
   engines[controller] = new
 end
