@@ -330,6 +330,53 @@ describe("KServe's control methods", function()
   end)
 end)
 
+describe("streams of infer requests", function()
+  local models = repository.new()
+  models:add_model("pair", cases.pair(), 1)
+  local it_ = new(models)
+  local PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+  local function request(id, model)
+    return grpc.frame(grpc_schema.schema():encode("inference.ModelInferRequest", {
+      model_name = model or "pair", id = id, inputs = {
+        { name = "a", datatype = "FP32", shape = { 1, 2 }, contents = { fp32_contents = { 4, 3 } } },
+        { name = "b", datatype = "FP32", shape = { 1, 2 }, contents = { fp32_contents = { 2, 1 } } },
+      },
+    }))
+  end
+
+  local function ask(pieces, headers)
+    local all, stream = { ["content-type"] = "application/grpc" }, grpc_call.stream(pieces)
+    for name, value in pairs(headers or {}) do all[name] = value end
+    local response = it_:handle { method = "POST", path = PATH, headers = all, stream = stream }
+    return grpc_call.messages(table.concat(stream.written), "inference.ModelStreamInferResponse"), response
+  end
+
+  it("are answered one by one", function()
+    assert.is_true(it_:streaming("POST", PATH))
+    local answers, response = ask { request "1", request("2", "x"), request "3" .. request(("4"):rep(200)) }
+    assert.are.equal("0", response.trailers["grpc-status"])
+    assert.are.equal(4, #answers)
+    for i, id in pairs { [1] = "1", [3] = "3", [4] = ("4"):rep(200) } do
+      local answer = answers[i].infer_response
+      assert.is_nil(answers[i].error_message)
+      assert.are.same({ "pair", "1", id }, { answer.model_name, answer.model_version, answer.id })
+      local names = {}
+      for j, output in ipairs(answer.outputs) do names[j] = output.name end
+      assert.are.same({ "sum", "diff" }, names)
+      assert.are.same({ "\0\0\192\64\0\0\128\64", "\0\0\0\64\0\0\0\64" }, answer.raw_output_contents) -- 6 4, 2 2
+    end
+    assert.are.equal("Request for unknown model: 'x' is not found", answers[2].error_message)
+    assert.is_nil(answers[2].infer_response)
+  end)
+
+  it("end at the first error for who asks for that", function()
+    local answers, response = ask({ request "1", request("2", "x"), request "3" }, { triton_grpc_error = "true" })
+    assert.are.equal(1, #answers)
+    assert.are.equal("5", response.trailers["grpc-status"])
+  end)
+end)
+
 describe("health", function()
   local models, it_, call, stopping
   local CHECK = { "HealthCheckRequest", "HealthCheckResponse" }

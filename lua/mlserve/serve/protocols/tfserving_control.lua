@@ -5,6 +5,7 @@
 local grpc_schema = require "mlserve.serve.protocols.grpc_schema"
 local repository = require "mlserve.serve.repository"
 local tfserving = require "mlserve.serve.protocols.tfserving"
+local tfserving_grpc = require "mlserve.serve.protocols.tfserving_grpc"
 
 local concat, find, format = table.concat, string.find, string.format
 local error, ipairs, pairs, pcall, require, tostring, type = error, ipairs, pairs, pcall, require, tostring, type
@@ -25,16 +26,8 @@ end
 
 -- the entry that shall answer, or nil, text and code
 local function find_entry(models, spec)
-  if not spec then return nil, "Missing ModelSpec", "INVALID_ARGUMENT" end
-  local name, version, label = spec.name or "", choice(spec)
-  if name == "" then return nil, "ModelSpec has no name specified.", "INVALID_ARGUMENT" end
-  local entry, reason = models:get(name, version, label)
-  if entry then return entry end
-  if reason == "label" then return nil, "Unrecognized servable version label: " .. label, "INVALID_ARGUMENT" end
-  if version then
-    return nil, format("Servable not found for request: Specific(%s, %s)", name, repository.version(version) or version), "NOT_FOUND"
-  end
-  return nil, format("Servable not found for request: Latest(%s)", name), "NOT_FOUND"
+  if not spec then return tfserving_grpc.find(models) end
+  return tfserving_grpc.find(models, spec.name or "", choice(spec))
 end
 
 ---------------------------------------------------------------------------------------------------------------------------
