@@ -539,14 +539,17 @@ end
 --- unloaded. Models added otherwise stay as they are.
 ---@param list table array of { name, base, policy, labels }
 ---@param now? boolean load here and now instead of in the next calls of `poll`
+---@param all? boolean models that `add_directory` or a directory of models gave are unloaded too when they are not listed, and what was unloaded on
+--- request or has failed is wanted again
 ---@return table errors
-function methods:configure(list, now)
+function methods:configure(list, now, all)
   local listed, errors = {}, {}
   for _, each in ipairs(list) do
     local model = model_of(self, each.name)
     listed[each.name] = true
     model.base, model.policy, model.configured = each.base, each.policy, true
     model.wanted_labels = each.labels or {}
+    if all then model.held, model.held_all, model.failed = {}, nil, {} end
     for label in pairs(model.labels) do
       if not model.wanted_labels[label] then model.labels[label] = nil end
     end
@@ -556,8 +559,9 @@ function methods:configure(list, now)
     end
   end
   for name, model in pairs(self.models) do
-    if model.configured and not listed[name] then forget_model(self, model) end
+    if (model.configured or all and model.base) and not listed[name] then forget_model(self, model) end
   end
+  if all then self.roots = {} end
   self.next_scan = 0
   return errors
 end

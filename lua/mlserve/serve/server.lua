@@ -10,6 +10,7 @@ local app = require "mlserve.serve.app"
 local batching = require "mlserve.serve.batching"
 local core = require "mlserve.core"
 local example = require "mlserve.serve.example"
+local grpc_services = require "mlserve.serve.protocols.grpc_services"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
 local openapi = require "mlserve.serve.openapi"
@@ -399,6 +400,9 @@ function M.new(given)
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))
+  grpc_services.mount(self.app, models, {
+    admin = values.admin, cors = rest.cors, log = log, stopping = function() return self.transport ~= nil and self.transport.stopping or false end,
+  })
   local ok, message = metrics.watch(self.app, models, values.metrics, values.access_log, self.log)
   if not ok then return nil, message end
   openapi.mount(self.app)

@@ -505,6 +505,8 @@ function stream_methods:receive()
       if reader:pending() then return fail_stream(self, "Truncated message: the stream ended within a frame", "INTERNAL") end
     elseif why == "timeout" then
       if left then return fail_stream(self, DEADLINE, "DEADLINE_EXCEEDED") end
+    elseif why == "broken" then
+      return fail_stream(self, "The body is not base64", "INTERNAL") -- of gRPC-Web
     else
       return fail_stream(self, "Cancelled", "CANCELLED")
     end
@@ -542,38 +544,45 @@ function stream_methods:send(message)
   return fail_stream(self, "Cancelled", "CANCELLED")
 end
 
---- Waits for a while, without reading.
+--- Whether messages reach the client as they are sent.
+function stream_methods:live() return not self.raw.collected end
+
+-- Whether the transport knows that nobody listens any more. What has come meanwhile is kept.
+local function is_gone(self)
+  local bytes, why = self.raw:read(0)
+  if bytes then self.reader:push(bytes) elseif why == "end" then self.ended = true end
+  return not bytes and why == "cancelled"
+end
+
+--- Waits for a while, without taking a message.
 ---@param seconds number
 ---@return string why "timeout", "cancelled" (nobody listens any more, or the deadline is over), or "unsupported" (nothing to wait with)
 function stream_methods:wait(seconds)
   local raw, request = self.raw, self.request
   local left = time_left(self)
+  local why
   if self.failed then return "cancelled" end
+  if raw.collected then return "unsupported" end
   if left and left < seconds then seconds = left > 0 and left or 0 end
-  local why = "timeout"
-  if raw.collected then
-    return "unsupported"
-  elseif raw.wait then
+  if raw.wait then
     why = raw:wait(seconds)
   elseif _G.ngx then
     _G.ngx.sleep(seconds)
   else
     local there, cqueues = pcall(require, "cqueues")
     if not there or not cqueues.running() then return "unsupported" end
-    if request.closed then
-      if cqueues.poll(request.closed, seconds) == request.closed then why = "cancelled" end
-    else
-      cqueues.poll(seconds)
-    end
+    if request.closed and not is_gone(self) then cqueues.poll(request.closed, seconds) elseif not request.closed then cqueues.poll(seconds) end
+  end
+  if why == "cancelled" or is_gone(self) then
+    fail_stream(self, "Cancelled", "CANCELLED")
+    return "cancelled"
   end
   left = time_left(self)
-  if why == "cancelled" then
-    fail_stream(self, "Cancelled", "CANCELLED")
-  elseif left and left <= 0 then
+  if left and left <= 0 then
     fail_stream(self, DEADLINE, "DEADLINE_EXCEEDED")
-    why = "cancelled"
+    return "cancelled"
   end
-  return why
+  return "timeout"
 end
 
 --- A handler from a method with any number of messages each way; mount it with stream = true.

@@ -78,11 +78,15 @@ end
 
 local function reply(body) return { status = 200, headers = JSON, body = body } end
 
-local function refuse(status, message)
-  return { status = status, headers = JSON, body = '{"error":' .. json.string(message) .. "}" }
+-- message and code: for who answers in another form
+local function refuse(status, message, code)
+  return { status = status, headers = JSON, body = '{"error":' .. json.string(message) .. "}", message = message, refused = code }
 end
 
-local function fail(code, message) return refuse(HTTP_STATUS[code] or 500, message or "unknown error") end
+local function fail(code, message)
+  code = code or "INTERNAL"
+  return refuse(HTTP_STATUS[code] or 500, message or "unknown error", code)
+end
 
 local function strings(list)
   local items = {}
@@ -157,8 +161,10 @@ local function header_length(text, size)
   return value
 end
 
--- The document of a request that may be empty: a table or nil; false and the refusal.
-local function document(body)
+-- The document of a request that may be empty: a table; nil and the refusal.
+local function document(request)
+  local body = request.body
+  if request.document then return request.document end -- of who has no JSON
   if find(body, "^%s*$") then return {} end
   local ok, value = pcall(require("mlserve.core").json_decode, body)
   if ok and type(value) == "table" then return value end
@@ -188,14 +194,14 @@ function M.find(models, name, wanted)
   return nil, format("Request for unknown model: '%s' version %s is not found", name, canonical or wanted), "NOT_FOUND"
 end
 
---- The routes of the protocol.
+--- What can be asked, by its verb: function(target, request) -> response. gRPC asks the same functions: a response has status and a body
+--- of JSON; a refusal has `message` and, unless it only says "not ready", the code `refused` as well.
 ---@param models table repository
 ---@param options? table admin (boolean): offer the repository's index, load and unload; version (string): of the server
----@return table routes for app:mount
-function M.routes(models, options)
+---@return table verbs
+function M.verbs(models, options)
   local admin = options and options.admin
   local version = options and options.version or require("mlserve.core").info().version
-  local target_of = new_cache()
   local verbs = {}
 
   -- the entry that shall answer, or nil and the refusal
@@ -309,7 +315,7 @@ function M.routes(models, options)
   function verbs.index(target, request)
     local refusal = not_offered(target)
     if refusal and not (admin and target.repository) then return refusal end -- Triton takes any repository's name here
-    local given, problem = document(request.body)
+    local given, problem = document(request)
     if not given then return problem end
     if given.ready ~= nil and type(given.ready) ~= "boolean" then
       return fail("INVALID_ARGUMENT", "Invalid value for 'ready': expected a boolean")
@@ -345,7 +351,7 @@ function M.routes(models, options)
   function verbs.load(target, request)
     local refusal = not_offered(target)
     if refusal then return refusal end
-    local given, problem = document(request.body)
+    local given, problem = document(request)
     if not given then return problem end
     local parameters = given.parameters
     if type(parameters) == "table" and next(parameters) ~= nil then
@@ -357,7 +363,7 @@ function M.routes(models, options)
   function verbs.unload(target, request)
     local refusal = not_offered(target)
     if refusal then return refusal end
-    local given, problem = document(request.body)
+    local given, problem = document(request)
     if not given then return problem end
     local parameters = given.parameters -- nothing here depends on another model
     if type(parameters) == "table" and parameters.unload_dependents ~= nil and type(parameters.unload_dependents) ~= "boolean" then
@@ -365,6 +371,17 @@ function M.routes(models, options)
     end
     return control("unload", target)
   end
+
+  return verbs
+end
+
+--- The routes of the protocol.
+---@param models table repository
+---@param options? table see verbs
+---@return table routes for app:mount
+function M.routes(models, options)
+  local verbs = M.verbs(models, options)
+  local target_of = new_cache()
 
   local function handler(request)
     local target = target_of(request.path)

@@ -6,6 +6,8 @@
 local execute = require "mlserve.serve.execute"
 local kserve = require "mlserve.serve.protocols.kserve"
 
+local char, floor, pairs = string.char, math.floor, pairs
+
 local M = {}
 
 local SERVICE = "/inference.GRPCInferenceService/"
@@ -32,15 +34,48 @@ function M.methods(models)
   return methods
 end
 
+-- ModelStreamInferResponse: a ModelInferResponse in its field 2, or a text in its field 1
+local function stream_response(field, bytes)
+  local head, size = char(field * 8 + 2), #bytes
+  while size >= 128 do
+    head, size = head .. char(size % 128 + 128), floor(size / 128)
+  end
+  return head .. char(size) .. bytes
+end
+
+-- Requests are answered one after the other. What is wrong with one of them is told in its response, and the stream goes on; a client that sends
+-- triton_grpc_error: true gets a status instead, which ends it.
+local function stream_infer(infer)
+  return function(stream, request)
+    local strict = request.headers.triton_grpc_error == "true"
+    while true do
+      local message, text, code = stream:receive()
+      if not message then
+        if code then return nil, text, code end
+        return true
+      end
+      local answer, ok
+      answer, text, code = infer(message, request)
+      if not answer and strict then return nil, text, code end
+      ok, text, code = stream:send(answer and stream_response(2, answer) or stream_response(1, text or "unknown error"))
+      if not ok then return nil, text, code end
+    end
+  end
+end
+
 --- The routes of the methods.
 ---@param models table repository
+---@param settings? table of mlserve.serve.protocols.grpc
 ---@return table routes for app:mount
-function M.routes(models)
+function M.routes(models, settings)
   local grpc = require "mlserve.serve.protocols.grpc"
-  local routes = {}
-  for name, method in pairs(M.methods(models)) do
-    routes[#routes + 1] = { method = "POST", path = SERVICE .. name, handler = grpc.unary(method), stream = false }
+  local routes, unary = {}, M.methods(models)
+  for name, method in pairs(unary) do
+    routes[#routes + 1] = { method = "POST", path = SERVICE .. name, handler = grpc.unary(method, settings), stream = false }
   end
+  routes[#routes + 1] = {
+    method = "POST", path = SERVICE .. "ModelStreamInfer", handler = grpc.streaming(stream_infer(unary.ModelInfer), settings), stream = true,
+  }
   return routes
 end
 

@@ -141,7 +141,10 @@ local function tensors_text(tensors)
   return "{\n" .. concat(items, ",\n") .. "\n   }"
 end
 
-local function metadata_text(entry)
+--- What a metadata request is answered with: JSON text.
+---@param entry table of the repository
+---@return string
+function M.metadata_text(entry)
   local signatures, items = entry.servable:signatures(), {}
   for i, name in ipairs(sorted_keys(signatures)) do
     local signature = signatures[name]
@@ -223,7 +226,7 @@ function M.routes(models, options)
   local function metadata(target)
     local entry, refusal = find_entry(target)
     if not entry then return refusal end
-    local response = reply(200, metadata_text(entry))
+    local response = reply(200, M.metadata_text(entry))
     response.version = entry.version
     return response
   end

@@ -58,12 +58,13 @@ end
 --- The routes of the methods.
 ---@param models table repository
 ---@param options? table see methods
+---@param settings? table of mlserve.serve.protocols.grpc
 ---@return table routes for app:mount
-function M.routes(models, options)
+function M.routes(models, options, settings)
   local grpc = require "mlserve.serve.protocols.grpc"
   local routes = {}
   for name, method in pairs(M.methods(models, options)) do
-    routes[#routes + 1] = { method = "POST", path = SERVICE .. name, handler = grpc.unary(method), stream = false }
+    routes[#routes + 1] = { method = "POST", path = SERVICE .. name, handler = grpc.unary(method, settings), stream = false }
   end
   return routes
 end

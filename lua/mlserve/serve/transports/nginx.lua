@@ -14,6 +14,7 @@
 local app = require "mlserve.serve.app"
 local batching = require "mlserve.serve.batching"
 local features = require "mlserve.serve.transports.nginx_features"
+local grpc_services = require "mlserve.serve.protocols.grpc_services"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
 local nginx_pool = require "mlserve.serve.transports.nginx_pool"
@@ -121,6 +122,7 @@ function M.init(given)
   end
   application:mount(tfserving.routes(models, { cors = values.cors }))
   application:mount(kserve.routes(models, { admin = values.admin }))
+  grpc_services.mount(application, models, { admin = values.admin, cors = values.cors, log = log_line })
   note(metrics.watch(application, models, values.metrics, values.access_log, log_line, every_second))
   openapi.mount(application)
   for name, source in pairs(values.models or {}) do
