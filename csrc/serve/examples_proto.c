@@ -229,7 +229,7 @@ static void put_spec(const ml_call *c, const ml_signature *g, uint32_t number, m
 static ml_status finish(ml_pb_writer *out, size_t begin, ml_status status, ml_error *err) {
   if (status == ML_OK && out->status == ML_OK && out->size - begin > INT32_MAX)
     status = ml_fail(err, ML_RESOURCE_EXHAUSTED, "the answer has %zu bytes, a message at most %d", out->size - begin, INT32_MAX);
-  if (status != ML_OK) out->size = begin;
+  if (status != ML_OK || out->status != ML_OK) out->size = begin;
   return status;
 }
 

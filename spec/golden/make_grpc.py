@@ -595,8 +595,29 @@ def in_hex(requests_):
     return {title: [b.hex() for b in each] for title, each in requests_.items()}
 
 
+def seeds(folder, requests_):
+    """Where fuzzing begins."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fuzz/seeds", folder)
+    os.makedirs(folder, exist_ok=True)
+    for title, bytes_ in requests_.items():
+        with open(os.path.join(folder, title), "wb") as f:
+            f.write(bytes_)
+
+
+def some(cases, titles):
+    return {title.replace(": ", "_").replace(" ", "_").replace(",", ""): bytes.fromhex(case["request"]) for case in cases for title in titles
+            if case["title"] == title}
+
+
 if __name__ == "__main__":
     os.makedirs(ROOT, exist_ok=True)
-    write("predict.json", {"copies": copies(), "wrong": wrong(), "requests": in_hex(requests())})
-    write("examples.json", in_hex(examples()))
-    write("infer.json", {"copies": infer_copies(), "requests": in_hex(infer_requests()), "strings": infer_strings()})
+    tensors, infers, features = copies(), infer_copies(), examples()
+    write("predict.json", {"copies": tensors, "wrong": wrong(), "requests": in_hex(requests())})
+    write("examples.json", in_hex(features))
+    write("infer.json", {"copies": infers, "requests": in_hex(infer_requests()), "strings": infer_strings()})
+    seeds("predict_proto", some(tensors, ["float32: tensor_content", "string: typed list", "string: tensor_content", "int64: unpacked list",
+                                          "bool: the last is repeated", "int8: scalar", "float32: list in two pieces"]))
+    seeds("infer_proto", some(infers, ["float32: raw", "string: raw", "int64: typed", "bool: typed, not packed", "float16: raw", "string: typed"]))
+    seeds("examples_proto", {name: first + features[title][0] for name, first, title in
+                             (("classify", b"\0", "classify"), ("context", b"\0", "classify: context"), ("regress", b"\1", "regress: one list"),
+                              ("multi", b"\2", "multi"), ("bytes", b"\0", "bytes"))})
