@@ -7,7 +7,7 @@
  *   servable:batched() -> boolean: do its requests go to threads?   servable:batch_stats() -> table | nil
  *   servable:count_in(counters) -> true | nil, message: what its batches do is counted there (core.counters); only once
  *   servable:start_proto(method, bytes[, signature[, port[, timeout[, priority[, model[, version[, tensor_content]]]]]]]) -> bytes | nil, message, code |
- *   job; method: "predict_proto", "infer_proto"
+ *   job; method: the name of one of the methods on bytes ("predict_proto" …)
  * core.batch_port() -> port: :pollfd() :events() :timeout() for cqueues.poll, :take() -> id of a job that is over | nil
  * job:id()  job:done()  job:text() -> what the method returns (blocks until it is over)  job:cancel() -> boolean  job:expire() -> boolean
  * job:left() -> seconds until its deadline | nil */

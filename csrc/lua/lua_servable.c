@@ -6,6 +6,7 @@
  *   is JSON (nil: all); headers: nil when the answer is JSON only
  *   :predict_proto(bytes[, signature[, model[, version[, tensor_content]]]]) -> bytes | nil, message, code: a message of TensorFlow Serving's gRPC
  *   API. signature: for a request that names none; model, version: what the answer calls the model; tensor_content (boolean): answer in that field
+ *   :classify_proto, :regress_proto, :multi_inference_proto(bytes[, signature[, model[, version]]]): the same with its other methods
  *   :infer_proto(bytes[, nil[, model[, version]]]): the same with KServe's ModelInfer
  *   :statistics([{ model, version }]) -> text     :max_batch() -> integer, 0 when the model takes no batches
  *   :io() -> inputs, outputs     :signatures()  :model()  :version() :handle() -> integer
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "lua/lua_core.h"
+#include "serve/examples_proto.h"
 #include "serve/examples.h"
 #include "lua/lua_servable.h"
 #include "serve/infer_proto.h"
@@ -268,7 +270,8 @@ int ml__lua_servable_infer(lua_State *L)
 
 /* ---- binary protocols ---- */
 static const struct { const char *name; const ml_call_codec *codec; } codecs[] = {
-  { "predict_proto", &ml_predict_proto }, { "infer_proto", &ml_infer_proto } };
+  { "predict_proto", &ml_predict_proto }, { "classify_proto", &ml_classify_proto }, { "regress_proto", &ml_regress_proto },
+  { "multi_inference_proto", &ml_multi_inference_proto }, { "infer_proto", &ml_infer_proto } };
 
 const ml_call_codec *ml__lua_check_codec(lua_State *L, int index)
 {
@@ -302,6 +305,9 @@ int ml__lua_servable_call(lua_State *L, const ml_call_codec *codec)
 }
 
 static int servable_predict_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_predict_proto); }
+static int servable_classify_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_classify_proto); }
+static int servable_regress_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_regress_proto); }
+static int servable_multi_inference_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_multi_inference_proto); }
 static int servable_infer_proto(lua_State *L) { return ml__lua_servable_call(L, &ml_infer_proto); }
 
 static void push_text(lua_State *L, ml_str text)
@@ -503,6 +509,9 @@ void ml__lua_open_servable(lua_State *L)
       {"infer", ml__lua_servable_infer},
       {"start_infer", ml__lua_servable_start_infer},
       {"predict_proto", servable_predict_proto},
+      {"classify_proto", servable_classify_proto},
+      {"regress_proto", servable_regress_proto},
+      {"multi_inference_proto", servable_multi_inference_proto},
       {"infer_proto", servable_infer_proto},
       {"start_proto", ml__lua_servable_start_proto},
       {"statistics", servable_statistics},

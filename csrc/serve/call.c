@@ -67,7 +67,8 @@ static ml_status take(ml_servable *s, ml_call **out, ml_error *err) {
     c->seen = ml_alloc_zero(g->n_inputs + 1, sizeof *c->seen);
     c->buffers = ml_alloc_zero(g->n_inputs + 1, sizeof *c->buffers);
     c->outputs = ml_alloc_zero(g->n_outputs + 1, sizeof *c->outputs);
-    c->answers = ml_alloc_zero(most_outputs(s) + 1, sizeof *c->answers);
+    c->n_answers = most_outputs(s);
+    c->answers = ml_alloc_zero(c->n_answers + 1, sizeof *c->answers);
     if (!c->views || !c->wires || !c->seen || !c->buffers || !c->outputs || !c->answers) {
       destroy(c, g->n_inputs);
       return ml_fail_memory(err, g->n_inputs * sizeof *c->views, "a request");
@@ -104,7 +105,7 @@ static void give(ml_servable *s, ml_call *c) {
 void ml_call_free(ml_call *c) {
   if (!c) return;
   ml_servable *s = c->servable;
-  for (size_t i = 0; c->signature && i < ml_call_n_outputs(c); i++) ml_answer_clear(&c->answers[i]);
+  for (size_t i = 0; i < c->n_answers; i++) ml_answer_clear(&c->answers[i]);
   if (c->session) ml_program_return(ml_servable_program(s), c->session);
   c->session = NULL;
   ml_servable *last = ml_ticket_leave(&c->ticket); /* the call's buffers are the servable's */
@@ -185,7 +186,7 @@ static ml_status unpack(ml_call *c, ml_error *err) {
     const ml_wire *w = &c->wires[i];
     struct ml_call_buffer *b = &c->buffers[i];
     size_t bytes = v->count * ml_dtype_size(v->dtype); /* the shape has been checked */
-    if (ml_wire_in_place(w, v->dtype, v->count)) {
+    if (ml_wire_in_place(w, v->dtype, v->count) || (w->bytes && w->bytes == b->data)) { /* or the codec has unpacked it */
       v->data = (void *)(uintptr_t)w->bytes; /* read only */
       continue;
     }

@@ -53,14 +53,14 @@ struct ml_call {
   ml_view *views;           /* by graph input, zeroed: type and shape, no data */
   ml_wire *wires;           /* by graph input, zeroed: where the data are */
   bool *seen;               /* for the codec: by signature input, zeroed */
-  ml_wanted *wanted; size_t n_wanted, wanted_bytes; /* empty: all outputs of the signature */
+  ml_wanted *wanted; size_t n_wanted, wanted_bytes; /* empty: all outputs of the signature (MultiInference: its tasks) */
   const char *id; size_t id_length;
   uint64_t priority, timeout_us; /* that the request asks for; 0: none */
   /* encode */
   const ml_view **outputs;  /* by graph output */
-  ml_answer *answers;       /* by signature output, zeroed; cleared when the call ends */
+  ml_answer *answers; size_t n_answers; /* for the outputs of any signature, zeroed; cleared when the call ends */
+  struct ml_call_buffer { void *data; size_t bytes; } *buffers; /* by graph input: for what does not lie in the bytes as elements */
   /* private */
-  struct ml_call_buffer { void *data; size_t bytes; } *buffers; /* by graph input: of a call in a batch */
   ml_session *session;
   ml_ticket ticket;
   uint64_t begin_ns, decoded_ns;

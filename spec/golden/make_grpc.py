@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, predict_pb2, regression_pb2
 from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
@@ -272,6 +272,122 @@ def requests():
     }
 
 
+def example(**features):
+    """A tf.Example, its lists by the types of the values."""
+    message = tf.train.Example()
+    for name, listed in features.items():
+        feature = message.features.feature[name]
+        feature.SetInParent()
+        if listed is None:
+            continue
+        kind = {float: feature.float_list, int: feature.int64_list, bytes: feature.bytes_list}[type(listed[0])]
+        kind.value.extend(listed)
+    return message
+
+
+def input_of(examples, context=None):
+    if context is None:
+        return input_pb2.Input(example_list=input_pb2.ExampleList(examples=examples))
+    return input_pb2.Input(example_list_with_context=input_pb2.ExampleListWithContext(examples=examples, context=context))
+
+
+def spec(message, signature="", name="m"):
+    message.name = name
+    message.signature_name = signature
+
+
+def classified(rows):
+    result = classification_pb2.ClassificationResult()
+    for row in rows:
+        each = result.classifications.add()
+        for label, score in row:
+            each.classes.add(label=label, score=score)
+    return result
+
+
+def regressed(values_):
+    result = regression_pb2.RegressionResult()
+    for value in values_:
+        result.regressions.add(value=value)
+    return result
+
+
+def answered(message, signature="serving_default"):
+    spec(message.model_spec, signature)
+    message.model_spec.version.value = 3
+    return message
+
+
+def examples():
+    """For a model that copies x, three float32, to its scores, whose classes are called a, b and c, and adds them up to its value; for one that adds
+    up the columns u and v; for one that copies n, an int64, to its label; and for the pipeline of spec/golden/pipeline."""
+    out = {}
+    rows = [[1.0, 0.25, -2.0], [0.0, -0.0, float("inf")], [3.5, 1e-40, 7.0]]
+    three = [example(x=row) for row in rows]
+    labelled = [list(zip("abc", row)) for row in rows]
+
+    def case(title, message, input_, signature="", response_=None):
+        message.input.CopyFrom(input_)
+        if hasattr(message, "model_spec"):
+            spec(message.model_spec, signature)
+        out[title] = [message.SerializeToString(deterministic=True)] + ([response_.SerializeToString(deterministic=True)] if response_ else [])
+
+    def classes(rows_, signature="serving_default"):
+        return answered(classification_pb2.ClassificationResponse(result=classified(rows_)), signature)
+
+    def numbers(values_, signature="serving_default"):
+        return answered(regression_pb2.RegressionResponse(result=regressed(values_)), signature)
+
+    classify, regress = classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest
+    case("classify", classify(), input_of(three), response_=classes(labelled))
+    case("classify: named signature", classify(), input_of(three), "scores_only", classes(labelled, "scores_only"))
+    case("classify: context", classify(), input_of([example(), three[0], example(y=[b"unused"])], example(x=rows[2])),
+         response_=classes([labelled[2], labelled[0], labelled[2]]))
+    case("classify: whole numbers", classify(), input_of([example(x=[1, 2, -3])]), response_=classes([list(zip("abc", [1, 2, -3]))]))
+    case("classify: labels", classify(), input_of([example(n=[v]) for v in (5, -7, 2**62)]),
+         response_=classes([[(str(v), 0)] for v in (5, -7, 2**62)]))
+    case("regress", regress(), input_of([example(u=[1.5], v=[2.0]), example(u=[-1.0], v=[1.0])]), response_=numbers([3.5, 0]))
+    case("regress: one list", regress(), input_of([example(x=[1.5, 2.0]), example(x=[4, 5])]), response_=numbers([3.5, 9]))
+    case("regress: context", regress(), input_of([example(u=[1.0]), example(u=[2.0], v=[0.5])], example(v=[10.0])), response_=numbers([11, 2.5]))
+    case("pipeline", classify(), input_of([example(island=[i.encode()], mass=[m]) for i, m in (("Torgersen", 3750.0), ("Biscoe", 4725.0), ("Dream", 3675.0),
+                                                                                             ("Biscoe", 5450.0))]))
+    case("no input", classify(), input_pb2.Input())
+    case("no examples", classify(), input_of([]))
+    case("no examples but context", classify(), input_of([], three[0]))
+    case("no signature", classify(), input_of(three), "nobody's")
+    case("no feature", classify(), input_of([three[0], example(y=[1.0])]))
+    case("feature without a list", classify(), input_of([example(x=None)]))
+    case("two values", classify(), input_of([three[0], example(x=[1.0, 2.0])]))
+    case("bytes", classify(), input_of([example(x=[b"1", b"2", b"3"])]))
+
+    def multi(title, tasks, input_, results=None):
+        message = inference_pb2.MultiInferenceRequest()
+        for name, signature, method in tasks:
+            task = message.tasks.add(method_name=method)
+            spec(task.model_spec, signature, name)
+        response_ = None
+        if results:
+            response_ = inference_pb2.MultiInferenceResponse()
+            for (_, signature, _), result in zip(tasks, results):
+                each = response_.results.add()
+                answered(each, signature or "serving_default")
+                (each.regression_result if isinstance(result, regression_pb2.RegressionResult) else each.classification_result).CopyFrom(result)
+        case(title, message, input_, response_=response_)
+
+    a, b = "tensorflow/serving/classify", "tensorflow/serving/regress"
+    sums = regressed([float(np.float32(sum(np.float32(v) for v in row))) for row in rows])
+    multi("multi", [("m", "", a), ("m", "value_only", b)], input_of(three), [classified(labelled), sums])
+    multi("multi: one", [("m", "value_only", b)], input_of(three), [sums])
+    multi("multi: twice", [("m", "", a), ("m", "serving_default", a)], input_of(three))
+    multi("multi: another method", [("m", "", "tensorflow/serving/predict")], input_of(three))
+    multi("multi: another model", [("m", "", a), ("n", "value_only", b)], input_of(three))
+    multi("multi: no model", [("m", "", a), ("", "value_only", b)], input_of(three))
+    multi("multi: no signature", [("m", "nobody's", a)], input_of(three))
+    multi("multi: other inputs", [("m", "", a), ("m", "renamed", b)], input_of(three))
+    multi("multi: no tasks", [], input_of(three))
+    return out
+
+
 # KServe's protocol: our name -> its name and the list of contents
 DATATYPES = {
     "bool": ("BOOL", "bool_contents"), "uint8": ("UINT8", "uint_contents"), "uint16": ("UINT16", "uint_contents"), "uint32": ("UINT32", "uint_contents"),
@@ -479,7 +595,29 @@ def in_hex(requests_):
     return {title: [b.hex() for b in each] for title, each in requests_.items()}
 
 
+def seeds(folder, requests_):
+    """Where fuzzing begins."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fuzz/seeds", folder)
+    os.makedirs(folder, exist_ok=True)
+    for title, bytes_ in requests_.items():
+        with open(os.path.join(folder, title), "wb") as f:
+            f.write(bytes_)
+
+
+def some(cases, titles):
+    return {title.replace(": ", "_").replace(" ", "_").replace(",", ""): bytes.fromhex(case["request"]) for case in cases for title in titles
+            if case["title"] == title}
+
+
 if __name__ == "__main__":
     os.makedirs(ROOT, exist_ok=True)
-    write("predict.json", {"copies": copies(), "wrong": wrong(), "requests": in_hex(requests())})
-    write("infer.json", {"copies": infer_copies(), "requests": in_hex(infer_requests()), "strings": infer_strings()})
+    tensors, infers, features = copies(), infer_copies(), examples()
+    write("predict.json", {"copies": tensors, "wrong": wrong(), "requests": in_hex(requests())})
+    write("examples.json", in_hex(features))
+    write("infer.json", {"copies": infers, "requests": in_hex(infer_requests()), "strings": infer_strings()})
+    seeds("predict_proto", some(tensors, ["float32: tensor_content", "string: typed list", "string: tensor_content", "int64: unpacked list",
+                                          "bool: the last is repeated", "int8: scalar", "float32: list in two pieces"]))
+    seeds("infer_proto", some(infers, ["float32: raw", "string: raw", "int64: typed", "bool: typed, not packed", "float16: raw", "string: typed"]))
+    seeds("examples_proto", {name: first + features[title][0] for name, first, title in
+                             (("classify", b"\0", "classify"), ("context", b"\0", "classify: context"), ("regress", b"\1", "regress: one list"),
+                              ("multi", b"\2", "multi"), ("bytes", b"\0", "bytes"))})

@@ -211,6 +211,137 @@ describe("Predict over gRPC", function()
   end)
 end)
 
+local examples = protobuf.golden "examples"
+
+local function example_request(title) return bytes(examples[title][1]) end
+
+-- scores = x, value = the sum of x
+local function classifier(options)
+  local graph = core.graph "classifier"
+  local x = graph:input("x", "float32", { -1, 3 })
+  graph:output(graph:node("Identity", { x }, nil, { "scores" }))
+  graph:output(graph:node("MatMul", { x, graph:initializer("ones", core.tensor { { 1 }, { 1 }, { 1 } }) }, nil, { "value" }))
+  local both, value = { scores = "scores", value = "value" }, { outputs = "value" }
+  local given = { model = "m", version = 3, classes = { "a", "b", "c" }, signatures = {
+    serving_default = { inputs = { x = "x" }, outputs = both }, scores_only = { inputs = { x = "x" }, outputs = { scores = "scores" } },
+    value_only = { inputs = { x = "x" }, outputs = value }, renamed = { inputs = { z = "x" }, outputs = value },
+  } }
+  for key, each in pairs(options or {}) do given[key] = each end
+  return core.servable(core.program(graph), given)
+end
+
+-- the sum of the columns u and v
+local function adder()
+  local graph = core.graph "adder"
+  local x = graph:input("x", "float32", { -1, 2 })
+  graph:output(graph:node("MatMul", { x, graph:initializer("ones", core.tensor { { 1 }, { 1 } }) }, nil, { "y" }))
+  return core.servable(core.program(graph), { model = "m", version = 3, features = { "u", "v" } })
+end
+
+local function labeller()
+  local graph = core.graph "labeller"
+  graph:output(graph:node("Identity", { graph:input("n", "int64", { -1, 1 }) }, nil, { "label" }))
+  return core.servable(core.program(graph), { model = "m", version = 3 })
+end
+
+describe("Examples over gRPC", function()
+  it("are classified and regressed", function()
+    local scores, sums, labels, n = classifier(), adder(), labeller(), 0
+    for title, case in pairs(examples) do
+      if case[2] then
+        n = n + 1
+        local servable = title == "classify: labels" and labels or title:find "^regress" and sums or scores
+        local method = title:find "^multi" and "multi_inference_proto" or title:find "^regress" and "regress_proto" or "classify_proto"
+        local answer, message = servable[method](servable, bytes(case[1]))
+        assert.are.equal(case[2], hex(answer), title .. ": " .. tostring(message))
+      end
+    end
+    assert.are.equal(10, n)
+  end)
+
+  it("give what ONNX Runtime gives", function()
+    local file = assert(io.open "spec/golden/pipeline/expected.json")
+    local expected = cjson.decode(file:read "*a")
+    file:close()
+    local servable = mlserve.load("spec/golden/pipeline/model.onnx"):servable { model = "penguins", version = 1 }
+    local result = fields(fields(assert(servable:classify_proto(example_request "pipeline")))[1][2])
+    assert.are.equal(4, #result)
+    local rest = { examples = {} }
+    for i, instance in ipairs(expected.instances) do rest.examples[i] = { island = instance.island[1], mass = instance.mass[1] } end
+    rest = cjson.decode((assert(servable:classify_json(cjson.encode(rest))))).results
+    for i, each in ipairs(result) do
+      local count = 0
+      for k, class in ipairs(fields(each[2])) do
+        count = count + 1
+        local label, score = fields(class[2])[1][2], fields(class[2])[2][2]
+        local tensor = core.tensor({ rest[i][k][2] }, "float32")
+        assert.are.equal(rest[i][k][1], label)
+        assert.are.equal(hex(tensor:tobytes()), hex(score))
+        assert.near(expected.probabilities[i][label], rest[i][k][2], 1e-6)
+      end
+      assert.are.equal(3, count)
+    end
+  end)
+
+  it("are refused in TensorFlow Serving's words", function()
+    local servable = classifier()
+    local cases = {
+      ["no input"] = { "Input is empty." }, ["no examples"] = { "Input is empty." }, ["no examples but context"] = { "Input is empty." },
+      ["no signature"] = { "No signature was found with the name: nobody's" },
+      ["no feature"] = { "Name: <unknown>, Feature: x (data type: float) is required but could not be found." },
+      ["feature without a list"] = { "Name: <unknown>, Feature: x (data type: float) is required but could not be found." },
+      ["two values"] = { "Name: <unknown>, Key: x, Index: 1.  Number of float values != expected.  Values size: 2 but output shape: [3]" },
+      ["bytes"] = { "Name: <unknown>, Key: x, Index: 0.  Data types don't match. Data type: string but expected type: float" },
+      ["multi: twice"] = { "Duplicate evaluation of signature: serving_default" },
+      ["multi: another method"] = { "Unsupported signature method_name: tensorflow/serving/predict", "UNIMPLEMENTED" },
+      ["multi: another model"] = { "All ModelSpecs in a MultiInferenceRequest must access the same model name." },
+      ["multi: no model"] = { "Found ModelSpec with an empty model name." },
+      ["multi: no signature"] = { "Requested signature not found in model graph: nobody's" },
+      ["multi: other inputs"] = { "Input tensor must be the same for all Signatures." },
+    }
+    for title, case in pairs(cases) do
+      local method = title:find "^multi" and "multi_inference_proto" or "classify_proto"
+      local answer, message, code = servable[method](servable, example_request(title))
+      assert.are.same({ n = 3, nil, case[1], case[2] or "INVALID_ARGUMENT" }, { n = 3, answer, message, code }, title)
+    end
+    local _, message, code = servable:regress_proto(example_request "classify: named signature")
+    assert.are.same({ "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [3,3]", "INVALID_ARGUMENT" }, { message, code })
+    _, message, code = classifier({ max_elements = 8 }):classify_proto(example_request "classify")
+    assert.are.same({ "the request has more than 8 elements", "RESOURCE_EXHAUSTED" }, { message, code })
+  end)
+
+  it("answer INTERNAL to bytes that are no message, wherever they end", function()
+    local servable, codes = classifier(), {}
+    for _, title in ipairs { "classify: context", "multi" } do
+      local whole, method = example_request(title), title == "multi" and "multi_inference_proto" or "classify_proto"
+      for size = 0, #whole - 1 do
+        local answer, _, code = servable[method](servable, whole:sub(1, size))
+        codes[answer and "OK" or code] = true
+      end
+    end
+    assert.are.same({ INTERNAL = true, INVALID_ARGUMENT = true }, codes)
+  end)
+
+  it("are batched as other requests are", function()
+    local servable, loop, answers = classifier(), cqueues.new(), {}
+    servable:batching { mode = "always", max_batch_size = 64, batch_timeout_micros = 20000 }
+    local entry, titles = { name = "m", version = "3", servable = servable }, { "classify", "multi", "two values", "classify: context" }
+    for i = 1, 20 do
+      local title = titles[i % 4 + 1]
+      loop:wrap(function()
+        answers[i] = { execute.proto(entry, title == "multi" and "multi_inference_proto" or "classify_proto", example_request(title), {}) }
+      end)
+    end
+    assert(loop:loop())
+    for i = 1, 20 do
+      local title = titles[i % 4 + 1]
+      if title == "two values" then assert.are.equal("INVALID_ARGUMENT", answers[i][3])
+      else assert.are.equal(examples[title][2], hex(answers[i][1]), title .. ": " .. tostring(answers[i][2])) end
+    end
+    assert.is_true(servable:batch_stats().merged > 0)
+  end)
+end)
+
 describe("PredictionService", function()
   local models, methods
 
@@ -229,6 +360,38 @@ describe("PredictionService", function()
     end
     models:set_label("m", "canary", 3)
     assert(methods.Predict(request_of "label", {}))
+  end)
+
+  it("classifies, regresses and does both", function()
+    models:add_model("m", classifier(), 5)
+    models:unload("m", 3)
+    local request = {}
+    local answer = assert(methods.Classify(example_request "classify", request))
+    assert.are.equal((examples.classify[2]:gsub("12020803", "12020805")), hex(answer)) -- it is version 5 here
+    assert.are.same({ model = "m", version = "5", verb = "classify" }, request)
+    answer = assert(methods.MultiInference(example_request "multi", request))
+    assert.are.equal((examples.multi[2]:gsub("12020803", "12020805")), hex(answer))
+    assert.are.equal("multi_inference", request.verb)
+    local _, message, code = methods.Regress(example_request "regress", request)
+    assert.are.same({ "Name: <unknown>, Feature: x (data type: float) is required but could not be found.", "INVALID_ARGUMENT", "regress" },
+      { message, code, request.verb })
+    _, message, code = methods.MultiInference(example_request "multi: no tasks", {})
+    assert.are.same({ "ModelSpec has no name specified.", "INVALID_ARGUMENT" }, { message, code })
+  end)
+
+  it("are routes of an application", function()
+    local grpc = require "mlserve.serve.protocols.grpc"
+    local served = require("mlserve.serve.app").new():mount(tfserving_grpc.routes(models))
+    local headers = { ["content-type"] = "application/grpc", te = "trailers" }
+    local response = served:handle { method = "POST", path = "/tensorflow.serving.PredictionService/Predict", headers = headers,
+      body = grpc.frame(request_of "both") }
+    assert.are.equal("0", response.trailers["grpc-status"])
+    assert.are.same(sorted(bytes(golden.requests.both[2])), sorted(response.body:sub(6)))
+    assert.are.same({ "m", "3", "predict" }, { response.model, response.version, response.verb })
+    response = served:handle { method = "POST", path = "/tensorflow.serving.PredictionService/Predict", headers = headers,
+      body = grpc.frame(request_of "no signature") }
+    assert.are.same({ "9", "Serving signature key \"nobody's\" not found." }, { response.trailers["grpc-status"],
+      grpc.percent_decode(response.trailers["grpc-message"]) })
   end)
 
   it("refuses in TensorFlow Serving's words", function()

@@ -141,7 +141,7 @@ end
 
 --- Answers a message of a binary protocol by a method of the servable.
 ---@param entry table of the repository
----@param method string "predict_proto", "infer_proto"
+---@param method string "predict_proto", "classify_proto", "regress_proto", "multi_inference_proto" or "infer_proto"
 ---@param bytes string
 ---@param request? table timeout, priority, closed
 ---@param signature? string used when the message names none

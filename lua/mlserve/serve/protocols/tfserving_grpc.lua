@@ -37,22 +37,34 @@ end
 ---@param options? table tensor_content (boolean): answer in that field instead of typed lists
 ---@return table methods name -> function(message, request) -> message | nil, text, code
 function M.methods(models, options)
-  local core = require "mlserve.core"
-  local peek_predict, content = core.peek_predict, options and options.tensor_content
-  local methods = {}
+  local core, content = require "mlserve.core", options and options.tensor_content
 
-  function methods.Predict(message, request)
-    request.verb = "predict"
-    local name, version, label = peek_predict(message)
-    if name == nil and version then return nil, version, label end -- no message: its text and code
-    request.model = name
-    local entry, text, code = M.find(models, name, version, label)
-    if not entry then return nil, text, code end
-    request.version = entry.version
-    return execute.proto(entry, "predict_proto", message, request, nil, content)
+  local function method(verb, servables, peek)
+    return function(message, request)
+      request.verb = verb
+      local name, version, label = peek(message)
+      if name == nil and version then return nil, version, label end -- no message: its text and code
+      request.model = name
+      local entry, text, code = M.find(models, name, version, label)
+      if not entry then return nil, text, code end
+      request.version = entry.version
+      return execute.proto(entry, servables, message, request, nil, content)
+    end
   end
 
-  return methods
+  -- a request without tasks names no model, which is not the same as having no ModelSpec
+  local function peek_tasks(message)
+    local name, version, label = core.peek_multi_inference(message)
+    if name == nil and not version then return "" end
+    return name, version, label
+  end
+
+  return {
+    Predict = method("predict", "predict_proto", core.peek_predict),
+    Classify = method("classify", "classify_proto", core.peek_predict),
+    Regress = method("regress", "regress_proto", core.peek_predict),
+    MultiInference = method("multi_inference", "multi_inference_proto", peek_tasks),
+  }
 end
 
 --- The routes of the methods.
