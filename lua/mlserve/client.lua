@@ -18,7 +18,7 @@ local tfserving = require "mlserve.client.tfserving"
 
 local format = string.format
 local min = math.min
-local error, pcall, rawget, setmetatable, tostring, type = error, pcall, rawget, setmetatable, tostring, type
+local error, pcall, rawget, setmetatable, type = error, pcall, rawget, setmetatable, type
 
 local client = {}
 
