@@ -28,7 +28,7 @@ run_one() {
   mkdir -p "$corpus" "$BUILD/crashes"
   options=("-max_total_time=$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=1200 -print_final_stats=1 "-artifact_prefix=$BUILD/crashes/$name-")
   case $name in
-    *json | infer) options+=(-dict=spec/fuzz/json.dict) ;;
+    *json | infer | reply) options+=(-dict=spec/fuzz/json.dict) ;;
     *) [ -f "spec/fuzz/$name.dict" ] && options+=("-dict=spec/fuzz/$name.dict") ;;
   esac
   local seeds=()

@@ -6,9 +6,9 @@ local process = require "spec.support.process"
 
 local quote = process.quote
 
-local function run(name, directory)
+local function run(name, directory, argument)
   local command = string.format("env LUA_PATH=%s LUA_CPATH=%s %s examples/%s.lua %s >%s/%s.log 2>&1", quote(package.path),
-    quote(package.cpath), process.lua, name, quote(directory .. "/" .. name), quote(directory), name)
+    quote(package.cpath), process.lua, name, quote(argument or directory .. "/" .. name), quote(directory), name)
   local status = os.execute(command)
   local log = process.slurp(directory .. "/" .. name .. ".log")
   assert.is_true(status == true or status == 0, log)
@@ -49,6 +49,15 @@ describe("example", function()
     local log = run("finetune", directory)
     local before, head, all = log:match("before%s+accuracy ([%d.]+).-the new layer trained%s+accuracy ([%d.]+).-all layers trained%s+accuracy ([%d.]+)")
     assert.is_true(tonumber(before) < 0.5 and tonumber(head) > 0.85 and tonumber(all) > 0.9, log)
+  end)
+
+  it("client", function()
+    local server = process.spawn(string.format("env LUA_PATH=%s LUA_CPATH=%s %s bin/mlserve serve --model cancer=%s --rest-port 0", quote(package.path),
+      quote(package.cpath), process.lua, quote(directory .. "/cancer")))
+    local log = run("client", directory, "http://127.0.0.1:" .. server:expect "listening on http://127%.0%.0%.1:(%d+)\n")
+    assert.is_true(tonumber(log:match "(%d+) of 569 patients are classified right") > 530, log)
+    assert.is_truthy(log:find("version 2 has predicted 569 rows in 1 requests", 1, true), log)
+    server:stop()
   end)
 
   it("demo.sh runs and leaves nothing behind", function()

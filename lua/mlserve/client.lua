@@ -18,7 +18,7 @@ local tfserving = require "mlserve.client.tfserving"
 
 local format = string.format
 local min = math.min
-local error, pcall, rawget, setmetatable, tostring, type = error, pcall, rawget, setmetatable, tostring, type
+local error, pcall, rawget, setmetatable, type = error, pcall, rawget, setmetatable, type
 
 local client = {}
 
@@ -240,7 +240,7 @@ end
 --- not say them: { output = "float64" } or one for all; default: float32, or int64 where no number has a fraction), binary, id, parameters (KServe),
 --- timeout (seconds, for this call), headers.
 ---@param model string
----@param inputs userdata|table a tensor or nested array (one input), or a table of inputs by name
+---@param inputs userdata|table a tensor or nested array (one input), a table of inputs by name, or a data set
 ---@param given table|nil options
 ---@return userdata|table|nil output a tensor; a table by name when inputs came by name or several outputs did
 ---@return string|nil message
@@ -248,7 +248,9 @@ end
 function Client:predict(model, inputs, given)
   check_model(model, "predict")
   local o = check_options(self, given, PREDICT_RULES, "predict")
+  local data = package.loaded["mlserve.data"] -- who has a data set has loaded it
   if inputs == nil then error("predict: inputs expected, got nil", 2) end
+  if data and data.is_dataset(inputs) then inputs = inputs:inputs() end
   local output, message, code = checked("predict", predict, self, model, inputs, o)
   return output, message, code
 end

@@ -171,7 +171,65 @@ static void test_chunked(void) {
   free(many);
 }
 
+/* code of a good response head, minus the status of a refusal, or 0: more is needed; the same however it is cut */
+static int response_code(const char *text, ml_http1_parser *parser) {
+  int code[2] = { 0, 0 };
+  for (int way = 0; way < 2; ++way) {
+    size_t length = strlen(text);
+    ml_http1_result result = ML_HTTP1_MORE;
+    ml_http1_parser_init(parser);
+    parser->response = true;
+    for (size_t i = way == 0 ? length : 0; i <= length && result == ML_HTTP1_MORE; ++i) {
+      char *copy = exact(text, i);
+      result = ml_http1_parse(parser, copy, i);
+      free(copy);
+    }
+    code[way] = result == ML_HTTP1_DONE ? parser->code : result == ML_HTTP1_MORE ? 0 : -parser->status;
+  }
+  return code[0] == code[1] ? code[0] : -1;
+}
+
+static void test_responses(void) {
+  static const struct { const char *text; int code; int64_t length; bool keep; } cases[] = { /* length -1: chunked, -2: until the end */
+    { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, 5, true },
+    { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", 200, 5, false },
+    { "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", 200, 5, false },
+    { "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", 200, 5, true },
+    { "HTTP/1.1 404 N\303\266t found\r\nTransfer-Encoding: chunked\r\n\r\n", 404, -1, true },
+    { "HTTP/1.1 503\r\nContent-Length: 0\r\n\r\n", 503, 0, true }, { "HTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n", 503, 0, true },
+    { "HTTP/1.1 200 OK\r\n\r\n", 200, -2, false }, { "HTTP/1.1 204 No Content\r\n\r\n", 204, 0, true },
+    { "HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304, 0, true }, { "HTTP/1.1 100 Continue\r\n\r\n", 100, 0, true },
+    { "HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n", 999, 0, true },
+    { "HTTP/2 200 OK\r\n\r\n", -400, 0, false }, { "HTTP/2.0 200 OK\r\n\r\n", -400, 0, false }, { "http/1.1 200 OK\r\n\r\n", -400, 0, false },
+    { "HTTP/1.1 099 X\r\n\r\n", -400, 0, false }, { "HTTP/1.1 20 X\r\n\r\n", -400, 0, false }, { "HTTP/1.1 2000 X\r\n\r\n", -400, 0, false },
+    { "HTTP/1.1  200 X\r\n\r\n", -400, 0, false }, { "HTTP/1.1 200 a\001b\r\n\r\n", -400, 0, false }, { "\r\nHTTP/1.1 200 OK\r\n\r\n", -400, 0, false },
+    { "HTTP/1.1 200 OK\n\n", -400, 0, false }, { "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", -400, 0, false },
+    { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", -400, 0, false },
+    { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", -400, 0, false },
+    { "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", -400, 0, false }, { "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", -501, 0, false },
+    { "HTTP/1.1 200 O", 0, 0, false },
+  };
+  ml_http1_parser parser;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    int code = response_code(cases[i].text, &parser);
+    ok(code == cases[i].code, "response %zu: %d", i, code);
+    if (cases[i].code <= 0) continue;
+    int64_t length = parser.until_close ? -2 : parser.chunked ? -1 : (int64_t)parser.content_length;
+    ok(length == cases[i].length && parser.keep_alive == cases[i].keep, "body of response %zu: %lld", i, (long long)length);
+  }
+  ml_http1_parser_next(&parser);
+  ok(parser.response && parser.code == 0, "the next one is a response, too");
+  char *text = malloc(ML_HTTP1_MAX_LINE + 3);
+  if (text == NULL) abort();
+  memset(text, 'a', ML_HTTP1_MAX_LINE + 2);
+  memcpy(text, "HTTP/1.1 200 ", 13);
+  text[ML_HTTP1_MAX_LINE + 2] = '\0';
+  ok(response_code(text, &parser) == -431, "a status line that is too long");
+  free(text);
+}
+
 int main(void) {
+  test_responses();
   test_whole();
   test_every_byte();
   test_limits();

@@ -1,6 +1,7 @@
-/* Fuzz target: request heads and chunked bodies. Besides crashes it checks what must hold for every input: all spans lie inside
+/* Fuzz target: heads of requests and of responses, and chunked bodies. Besides crashes it checks what must hold for every input: all spans lie inside
  * the head, cutting the input anywhere changes nothing, and an accepted head has no byte that a lenient neighbour could read
  * differently. The first byte chooses where to cut. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,29 @@ static uint64_t decode(const char *text, size_t length, size_t cut, size_t *used
   return sum;
 }
 
+/* Parses at once and cut; returns where the body begins. */
+static size_t parse(const char *text, size_t length, size_t cut, bool response) {
+  ml_http1_parser whole, parts;
+  ml_http1_parser_init(&whole);
+  ml_http1_parser_init(&parts);
+  whole.response = parts.response = response;
+  ml_http1_result result = ml_http1_parse(&whole, text, length), second = ml_http1_parse(&parts, text, cut);
+  if (second == ML_HTTP1_MORE) second = ml_http1_parse(&parts, text, length);
+  CHECK(result == second && result != ML_HTTP1_DATA);
+  size_t body_at = 0;
+  if (result == ML_HTTP1_DONE) {
+    CHECK(whole.head_length == parts.head_length && whole.field_count == parts.field_count && whole.head_length <= length);
+    CHECK(whole.code == parts.code && whole.until_close == parts.until_close && (response ? whole.code >= 100 : whole.method.length > 0));
+    CHECK(whole.content_length == parts.content_length && whole.keep_alive == parts.keep_alive && whole.chunked == parts.chunked);
+    check_head(&whole, text);
+    body_at = whole.head_length;
+  } else if (result == ML_HTTP1_BAD) {
+    CHECK(whole.status == parts.status && strcmp(whole.message, parts.message) == 0);
+  }
+
+  return body_at;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   if (size == 0) return 0;
@@ -58,22 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   if (text == NULL) return 0;
   memcpy(text, bytes + 1, length);
 
-  ml_http1_parser whole, parts;
-  ml_http1_parser_init(&whole);
-  ml_http1_parser_init(&parts);
-  ml_http1_result result = ml_http1_parse(&whole, text, length), second = ml_http1_parse(&parts, text, cut);
-  if (second == ML_HTTP1_MORE) second = ml_http1_parse(&parts, text, length);
-  CHECK(result == second && result != ML_HTTP1_DATA);
-  size_t body_at = 0;
-  if (result == ML_HTTP1_DONE) {
-    CHECK(whole.head_length == parts.head_length && whole.field_count == parts.field_count && whole.head_length <= length);
-    CHECK(whole.content_length == parts.content_length && whole.keep_alive == parts.keep_alive && whole.chunked == parts.chunked);
-    check_head(&whole, text);
-    body_at = whole.head_length;
-  } else if (result == ML_HTTP1_BAD) {
-    CHECK(whole.status == parts.status && strcmp(whole.message, parts.message) == 0);
-  }
-
+  parse(text, length, cut, true);
+  size_t body_at = parse(text, length, cut, false);
   size_t used[2];
   ml_http1_result results[2];
   const char *body = text + body_at;

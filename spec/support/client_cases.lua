@@ -23,8 +23,8 @@ function M.run(make, equal, penguins)
     equal(want, value == nil and message or totable(value), model)
   end
 
-  local pair_in, sum, diff = { a = { { 4, 3 }, { 1, 1 } }, b = { { 2, 1 }, { 0.5, 1 } } }, nil, nil
-  sum, diff = t("float32", { 2, 2 }, { { 6, 4 }, { 1.5, 2 } }), t("float32", { 2, 2 }, { { 2, 2 }, { 0.5, 0 } })
+  local pair_in = { a = { { 4, 3 }, { 1, 1 } }, b = { { 2, 1 }, { 0.5, 1 } } }
+  local sum, diff = t("float32", { 2, 2 }, { { 6, 4 }, { 1.5, 2 } }), t("float32", { 2, 2 }, { { 2, 2 }, { 0.5, 0 } })
 
   for _, given in ipairs {
     { protocol = "tfserving" }, { protocol = "tfserving", compression = "gzip" }, { protocol = "kserve" }, { protocol = "kserve", binary = false },

@@ -56,7 +56,8 @@ function methods:acquire(deadline, fresh)
   for _ = 1, self.size + 1 do
     local left = limit - now()
     if left <= 0 then return nil, "connecting took too long", "timeout" end
-    local socket, ok, why = ngx.socket.tcp()
+    local socket = ngx.socket.tcp()
+    local ok, why
     socket:settimeout(milliseconds(left))
     if endpoint.path then ok, why = socket:connect("unix:" .. endpoint.path, self.pool)
     else ok, why = socket:connect(endpoint.host, endpoint.port, self.pool) end

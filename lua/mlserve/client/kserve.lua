@@ -32,7 +32,8 @@ end
 -- Inputs as { name, tensor } in order. What is no tensor yet becomes one of the model's type, and an input without a name gets the model's: both
 -- take the model's metadata, which are asked for once.
 local function inputs_of(client, model, inputs, o)
-  local list, known, message, code = {}, nil, nil, nil
+  local list = {}
+  local known, message, code
   local named, complete = values.is_named(inputs), true
   if named then
     for _, value in pairs(inputs) do complete = complete and tensor.is(value) end
@@ -66,7 +67,8 @@ end
 -- One input's JSON, and its bytes when it is sent as such; nil, message, code.
 local function input_text(each, binary)
   local dtype = each.tensor:dtype()
-  local datatype, text, bytes, message, code = values.DATATYPES[dtype], nil, nil, nil, nil
+  local datatype = values.DATATYPES[dtype]
+  local text, bytes, message, code
   if not datatype then
     return nil, format("input '%s': %s has no datatype in this protocol", each.name, dtype), "INVALID_ARGUMENT"
   end
@@ -103,7 +105,7 @@ end
 --- The request: path, body, headers; nil, message, code.
 function M.predict_request(client, model, inputs, o)
   local list, message, code = inputs_of(client, model, inputs, o)
-  local items, bytes, parameters = {}, {}, nil
+  local items, bytes = {}, {}
   local binary = o.binary
   if not list then return nil, message, code end
   if binary == nil then binary = client.options.binary end
@@ -112,7 +114,7 @@ function M.predict_request(client, model, inputs, o)
     if not text then return nil, more, why end
     items[i], bytes[#bytes + 1] = text, more
   end
-  parameters = merged(o.parameters, binary and not o.outputs and { binary_data_output = true } or {})
+  local parameters = merged(o.parameters, binary and not o.outputs and { binary_data_output = true } or {})
   local head = (o.id and '{"id":' .. json.string(o.id) .. "," or "{") .. (next(parameters) and '"parameters":' .. core.json_encode(parameters) .. "," or "")
     .. '"inputs":[' .. concat(items, ",") .. "]" .. outputs_text(o, binary) .. "}"
   if not binary then return path_of(model, o, "/infer"), head, JSON end
@@ -128,7 +130,8 @@ function M.predict_answer(_, _, inputs, o, response)
     if not json_size then return nil, "the answer is no inference: Inference-Header-Content-Length: " .. field, "DATA_LOSS" end
   end
   local list, version, id = core.reply_infer(response.body, json_size)
-  local by_name, message = {}, nil
+  local by_name = {}
+  local message
   if not list then return nil, "the answer is no inference: " .. tostring(version), id end
   if o.id and id ~= nil and id ~= o.id then return nil, "the answer is to another request", "DATA_LOSS" end
   for _, each in ipairs(list) do

@@ -49,7 +49,8 @@ local function rows_of(value, what)
 end
 
 local function row_text(inputs, named)
-  local names, keys, rows, count = nil, {}, {}, nil
+  local keys, rows = {}, {}
+  local names, count
   if not named then
     rows_of(inputs, "inputs")
     return values.json(inputs, "inputs")
@@ -83,7 +84,8 @@ end
 --- The outputs of an answer.
 function M.predict_answer(client, model, inputs, o, response)
   local value, named, code = core.reply_predict(response.body, o.dtypes)
-  local by_name, message, metadata, inputs_named = {}, nil, nil, values.is_named(inputs)
+  local by_name, inputs_named = {}, values.is_named(inputs)
+  local message, metadata
   local wanted = values.wanted(o.outputs)
   if value == nil then return nil, "the answer is no prediction: " .. tostring(named), code end
   if named then
