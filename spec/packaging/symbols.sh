@@ -31,7 +31,7 @@ for lua in lua5.4 luajit; do
     check "$lua: $module.so is at most 2 MB" small "$file" 2000000
   done
   check "$lua: core.so needs only libc, libm and OpenBLAS" needs_only "$BUILD/$lua/mlserve/core.so" libc libm libdl libpthread libopenblas ld-linux-x86-64
-  check "$lua: net.so needs only libc and zlib" needs_only "$BUILD/$lua/mlserve/net.so" libz libc libm libdl libpthread ld-linux-x86-64
+  check "$lua: net.so needs only libc, zlib and libnghttp2" needs_only "$BUILD/$lua/mlserve/net.so" libz libnghttp2 libc libm libdl libpthread ld-linux-x86-64
   check "$lua: image.so exports only its entry" only_entry ml_image_decoders_1 "$BUILD/$lua/mlserve/image.so"
   check "$lua: image.so needs only libc and libraries of image formats" needs_only "$BUILD/$lua/mlserve/image.so" libc libm libdl libpthread ld-linux-x86-64 \
     libjpeg libopenjp2 libpng16 libtiff libwebp

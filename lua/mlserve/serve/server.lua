@@ -233,12 +233,12 @@ end
 function methods:start()
   if self.listeners then return true end
   if not self.rest.port and not self.rest.unix_socket then return nil, "neither a port nor a Unix socket to listen at" end
-  local rest, opened, message = self.rest, nil, nil
+  local rest = self.rest
   if self.tls then -- the files are looked at before anything is bound; workers read them again
-    opened, message = part("tls").context(self.tls)
-    if not opened then return nil, message end
+    local context, problem = part("tls").context(self.tls)
+    if not context then return nil, problem end
   end
-  opened, message = part("listeners").open {
+  local opened, message = part("listeners").open {
     host = rest.host, port = rest.port, unix_socket = rest.unix_socket, unix_mode = rest.unix_mode,
     activation = rest.socket_activation, grpc_port = self.grpc and self.grpc.port or nil, secure = self.tls ~= nil,
   }
