@@ -365,7 +365,8 @@ end
 local M = {}
 
 ---@param given? table grpc = true or { port (default 8500; 0: any free one; false: none) }: a second port, which speaks the same as rest's;
---- tls = { cert, key, client_ca } or { config }, see transports.tls: for all ports, read again by `reload`; rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
+--- tls = { cert, key, client_ca } or { config }, see transports.tls: for all ports, read again by `reload`;
+--- rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
 --- (see mlserve.serve.compress; a body may inflate to max_body bytes unless it says otherwise), and the limits of transports.http },
 --- reload = function(server) -> true | nil, message for SIGHUP,
 --- log = function(level, message), admin (true: clients may list, load and unload models through the v2 protocol),
