@@ -522,6 +522,110 @@ describe("reflection", function()
   end)
 end)
 
+describe("every method", function()
+  local state = 4711
+  local function random(n)
+    state = (state * 16807) % 2147483647
+    return state % n
+  end
+
+  local function mutated(bytes)
+    local kind, at = random(5), random(#bytes + 1)
+    if kind == 0 then return bytes:sub(1, at) end
+    if kind == 1 then return bytes:sub(1, at) .. string.char(random(256)) .. bytes:sub(at + 2) end
+    if kind == 2 then return bytes:sub(1, at) .. bytes:sub(random(#bytes + 1) + 1) end
+    if kind == 3 then return bytes:sub(1, at) .. string.char(random(256), random(256), random(256)) .. bytes:sub(at + 1) end
+    return bytes
+  end
+
+  local SEEDS = {
+    ModelSpec = { model_spec = { name = "pair", version = { value = 1 }, signature_name = "serving_default" }, metadata_field = { "signature_def" } },
+    Named = { name = "pair", version = "1" }, Health = { service = "pair" },
+    Infer = { model_name = "pair", inputs = { { name = "a", datatype = "FP32", shape = { 1, 2 }, contents = { fp32_contents = { 4, 3 } } },
+      { name = "b", datatype = "FP32", shape = { 1, 2 }, contents = { fp32_contents = { 2, 1 } } } } },
+    Predict = { model_spec = { name = "pair" }, inputs = {
+      a = { dtype = "DT_FLOAT", tensor_shape = { dim = { { size = 1 }, { size = 2 } } }, float_val = { 1, 2 } },
+      b = { dtype = "DT_FLOAT", tensor_shape = { dim = { { size = 1 }, { size = 2 } } }, tensor_content = "\0\0\128\63\0\0\128\63" } } },
+    Examples = { model_spec = { name = "pair" }, input = { example_list = { examples = { { features = { feature = {
+      a = { float_list = { value = { 1, 2 } } }, b = { float_list = { value = { 1, 2 } } } } } } } } } },
+    Tasks = { tasks = { { model_spec = { name = "pair" }, method_name = "tensorflow/serving/classify" } }, input = { example_list = { examples = { {} } } } },
+    Reload = { config = { model_config_list = { config = { { name = "pair", base_path = "/no/such/place", model_platform = "tensorflow" } } } } },
+    Control = { model_name = "pair", parameters = { x = { string_param = "y" } } },
+  }
+  local T, I, H = "tensorflow.serving.", "inference.", "grpc.health.v1."
+  local METHODS = {
+    { T .. "PredictionService/Predict", T .. "PredictRequest", SEEDS.Predict },
+    { T .. "PredictionService/Classify", T .. "ClassificationRequest", SEEDS.Examples },
+    { T .. "PredictionService/Regress", T .. "RegressionRequest", SEEDS.Examples },
+    { T .. "PredictionService/MultiInference", T .. "MultiInferenceRequest", SEEDS.Tasks },
+    { T .. "PredictionService/GetModelMetadata", T .. "GetModelMetadataRequest", SEEDS.ModelSpec },
+    { T .. "ModelService/GetModelStatus", T .. "GetModelStatusRequest", { model_spec = SEEDS.ModelSpec.model_spec } },
+    { T .. "ModelService/HandleReloadConfigRequest", T .. "ReloadConfigRequest", SEEDS.Reload },
+    { I .. "GRPCInferenceService/ModelInfer", I .. "ModelInferRequest", SEEDS.Infer },
+    { I .. "GRPCInferenceService/ModelStreamInfer", I .. "ModelInferRequest", SEEDS.Infer },
+    { I .. "GRPCInferenceService/ModelReady", I .. "ModelReadyRequest", SEEDS.Named },
+    { I .. "GRPCInferenceService/ModelMetadata", I .. "ModelMetadataRequest", SEEDS.Named },
+    { I .. "GRPCInferenceService/ModelConfig", I .. "ModelConfigRequest", SEEDS.Named },
+    { I .. "GRPCInferenceService/ModelStatistics", I .. "ModelStatisticsRequest", SEEDS.Named },
+    { I .. "GRPCInferenceService/RepositoryIndex", I .. "RepositoryIndexRequest", { ready = true } },
+    { I .. "GRPCInferenceService/RepositoryModelLoad", I .. "RepositoryModelLoadRequest", SEEDS.Control },
+    { I .. "GRPCInferenceService/RepositoryModelUnload", I .. "RepositoryModelUnloadRequest", SEEDS.Control },
+    { H .. "Health/Check", H .. "HealthCheckRequest", SEEDS.Health }, { H .. "Health/Watch", H .. "HealthCheckRequest", SEEDS.Health },
+    { "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "grpc.reflection.v1.ServerReflectionRequest", { file_containing_symbol = I .. "ModelInferRequest" } },
+  }
+  local HEADERS = {
+    { "grpc-timeout", { "1S", "5m", "0n", "x", "99999999H", "" } }, { "grpc-encoding", { "gzip", "deflate", "identity", "br", "" } },
+    { "grpc-accept-encoding", { "gzip", ",,", "deflate, gzip", "" } },
+    { "content-type", { "application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc-web-text", "application/json", "" } },
+    { "accept", { "application/grpc-web-text", "*/*" } }, { "origin", { "https://a.example", "null" } },
+  }
+
+  it("survives what nobody meant", function()
+    local models, told = repository.new(), {}
+    models:add_model("pair", cases.pair(), 1)
+    local it_ = new(models)
+    it_.paths, it_.fallbacks = {}, {} -- those with the log
+    grpc_services.mount(it_, models, { cors = true, compress_from = 10, log = function(_, message) told[#told + 1] = message end })
+    local good, bad = 0, 0
+    for round = 1, 60 do
+      for _, method in ipairs(METHODS) do
+        local bytes = grpc_schema.schema():encode(method[2], method[3])
+        local body, headers = grpc.frame(mutated(bytes)), { ["content-type"] = "application/grpc" }
+        if random(3) == 0 then body = mutated(body) end
+        if random(2) == 0 and round > 1 then
+          local header = HEADERS[random(#HEADERS) + 1]
+          headers[header[1]] = header[2][random(#header[2]) + 1]
+        end
+        local request = { method = "POST", path = "/" .. method[1], headers = headers, body = body }
+        local stream
+        if random(2) == 0 and it_:streaming("POST", request.path) then
+          local at = random(#body + 1)
+          stream = grpc_call.stream { body:sub(1, at), body:sub(at + 1), "end" }
+          function stream.wait() return "cancelled" end
+          request.stream, request.body = stream, nil
+        end
+        local response = it_:handle(request)
+        local status = response.trailers and tonumber(response.trailers["grpc-status"])
+        if status then
+          assert.is_true(status >= 0 and status <= 16 and status % 1 == 0)
+          assert.is_true(response.body == nil or status == 0 or it_:streaming("POST", request.path))
+          if response.body and response.body:byte() == 0 then
+            local reader = grpc.reader(1e9)
+            reader:push(response.body)
+            repeat local content = reader:next() until not content
+            assert.is_false(reader:pending())
+          end
+          if status == 0 then good = good + 1 else bad = bad + 1 end
+        elseif not stream then
+          assert.truthy(response.status == 415 or response.status == 404 or response.headers["content-type"]:find("grpc%-web"))
+        end
+      end
+    end
+    assert.are.same({}, told) -- nothing was raised
+    assert.is_true(good > 100 and bad > 100, good .. " " .. bad)
+  end)
+end)
+
 describe("gRPC's fallback", function()
   it("knows services", function()
     local it_ = new(repository.new())

@@ -40,6 +40,7 @@ describe("mlserve serve", function()
       "--tensorflow_session_parallelism=2", "--enable_model_warmup", "--file_system_poll_wait_seconds=1") .. "/v1/models/m"
     local second = child:log():match "listening on http://[%d.]+:%d+, (http://[%d.]+:%d+)"
     assert.is_truthy(get(second .. "/v1/models/m", "--http2-prior-knowledge"):find("AVAILABLE", 1, true))
+    assert.truthy(child:log():find("without effect here: --tensorflow_session_parallelism", 1, true))
     assert.are.equal(1, predicted(url))
     store.publish(base, 2, 2)
     assert.is_truthy(process.wait(20, function() return predicted(url) == 2 end))

@@ -121,7 +121,7 @@ function serve.run(args)
     body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
     drain_timeout = args.drain_timeout,
   }
-  given.tls, given.grpc = tls, args.grpc_port and { port = args.grpc_port } or nil
+  given.tls, given.grpc = tls, models.grpc(args)
   given.limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil
   server, message = require("mlserve.serve.server").new(given)
   if not server then return nil, message end

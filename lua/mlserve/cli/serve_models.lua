@@ -37,7 +37,7 @@ local IGNORED = {
   "tensorflow_session_config_file", "saved_model_tags", "per_process_gpu_memory_fraction",
   "allow_version_labels_for_unavailable_models", "enable_signature_method_name_check", "prefer_tflite_model", "enable_profiler",
   "remove_unused_fields_from_bundle_metagraph", "thread_pool_factory_config_file", "mixed_precision",
-  "enable_serialization_as_tensor_content", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
+  "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
 }
 local GRPC = { "grpc_socket_path", "grpc_channel_arguments", "grpc_max_threads", "enable_grpc_healthcheck_service" }
 
@@ -63,6 +63,8 @@ function M.add(parser)
   parser:option("--enable_batching", "As --batching auto; =false: as --batching never."):args("?"):convert(boolean)
   parser:option("--enable_per_model_batching_parameters", "Read batching_params.pbtxt in each version's directory as well."):args("?"):convert(boolean)
   parser:option("--enable_model_warmup", "=false: as --warm-up 0."):args("?"):convert(boolean)
+  parser:option("--grpc-max-message", "Bytes that a message of a gRPC client may have (default: 4194304)."):argname("BYTES"):convert(arguments.integer(1))
+  parser:option("--enable_serialization_as_tensor_content", "Predict of gRPC answers in tensor_content."):args("?"):convert(boolean)
   for _, name in ipairs(GRPC) do parser:option("--" .. name):args("?"):hidden(true) end
   for _, name in ipairs(IGNORED) do parser:option("--" .. name):args("?"):hidden(true) end
 end
@@ -105,6 +107,13 @@ end
 
 --- The option `batching` of either transport.
 function M.batching(args) return { mode = args.batching, file = args.batching_parameters_file, per_model = args.batching_per_model } end
+
+--- The option `grpc` of mlserve.server.
+function M.grpc(args)
+  local content = flag_value(args.enable_serialization_as_tensor_content) or nil
+  if not args.grpc_port and not args.grpc_max_message and not content then return nil end
+  return { port = args.grpc_port or false, max_message = args.grpc_max_message, tensor_content = content }
+end
 
 --- The options of mlserve.server that follow from the arguments.
 function M.options(args)

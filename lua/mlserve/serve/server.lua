@@ -62,6 +62,12 @@ local FRESH = 0.5 -- seconds that a new worker waits for a version that has just
 
 local GRPC_RULES = {
   port = { type = { "integer", "boolean" }, min = 0, max = 65535, default = 8500 }, -- false: none of its own
+  max_message = { type = "number", min = 1 },
+  max_response = { type = "number", min = 1 },
+  compress_from = { type = "number", min = 0 },
+  cors = { type = { "boolean", "string", "table" } },
+  tensor_content = { type = "boolean" },
+  web = { type = "boolean" },
 }
 
 local TLS_RULES = { cert = { type = "string" }, key = { type = "string" }, client_ca = { type = "string" }, config = { type = "string" } }
@@ -362,9 +368,21 @@ local function compression_of(rest)
   return given
 end
 
+-- Of the gRPC services, which both ports have.
+local function grpc_options(self, admin)
+  local given = {
+    admin = admin, cors = self.rest.cors, log = self.log, stopping = function() return self.transport ~= nil and self.transport.stopping or false end,
+  }
+  for name, value in pairs(self.grpc or {}) do
+    if name ~= "port" then given[name] = value end
+  end
+  return given
+end
+
 local M = {}
 
----@param given? table grpc = true or { port (default 8500; 0: any free one; false: none) }: a second port, which speaks the same as rest's;
+---@param given? table grpc = true or { port (default 8500; 0: any free one; false: none), max_message and max_response (bytes), compress_from (bytes), cors
+--- (rest's), tensor_content, web (see mlserve.serve.protocols.grpc_services) }: a second port, which speaks the same as rest's;
 --- tls = { cert, key, client_ca } or { config }, see transports.tls: for all ports, read again by `reload`;
 --- rest = { host, port (0: any free one), workers, unix_socket, unix_mode, socket_activation, cors, compression
 --- (see mlserve.serve.compress; a body may inflate to max_body bytes unless it says otherwise), and the limits of transports.http },
@@ -401,9 +419,7 @@ function M.new(given)
   }, mt)
   self.app:mount(tfserving.routes(models, { cors = rest.cors }))
   self.app:mount(kserve.routes(models, { admin = values.admin }))
-  grpc_services.mount(self.app, models, {
-    admin = values.admin, cors = rest.cors, log = log, stopping = function() return self.transport ~= nil and self.transport.stopping or false end,
-  })
+  grpc_services.mount(self.app, models, grpc_options(self, values.admin))
   local ok, message = metrics.watch(self.app, models, values.metrics, values.access_log, self.log)
   if not ok then return nil, message end
   openapi.mount(self.app)
