@@ -1,5 +1,5 @@
-/* Requests of binary protocols, as far as Lua cannot see them: allocations, those that fail, and bytes that end or change anywhere. What messages mean
- * is in spec/serve/tfserving_grpc_spec.lua and kserve_grpc_spec.lua, against TensorFlow's and Triton's own. */
+/* Requests of binary protocols, as far as Lua cannot see them: allocations, those that fail, and bytes that end or change anywhere. What messages
+ * mean is in spec/serve/tfserving_grpc_spec.lua and kserve_grpc_spec.lua, against TensorFlow's and Triton's own. */
 #include <string.h>
 
 #include "serve/examples_proto.h"
@@ -154,8 +154,8 @@ static ml_status call_with(ml_servable *s, const ml_call_codec *codec, const voi
 static ml_status call(ml_servable *s, const void *bytes, size_t size, ml_pb_writer *out) { return call_with(s, &ml_predict_proto, bytes, size, out); }
 
 static void test_answer(void) {
-  static const uint8_t expected[] = {0x0a, 27, 0x0a, 1, 'y', 0x12, 22, 0x08, 1, 0x12, 8, 0x12, 2, 0x08, 1, 0x12, 2, 0x08, 2, 0x2a, 8, 0, 0, 0, 0, 0, 0, 0x80, 0x3f,
-                                     0x12, 24, 0x0a, 1, 'm', 0x12, 2, 0x08, 3, 0x1a, 15, 's', 'e', 'r', 'v', 'i', 'n', 'g', '_', 'd', 'e', 'f', 'a', 'u', 'l', 't'};
+  static const uint8_t expected[] = {0x0a, 27, 0x0a, 1, 'y', 0x12, 22, 0x08, 1, 0x12, 8, 0x12, 2, 0x08, 1, 0x12, 2, 0x08, 2, 0x2a, 8,
+                                     0, 0, 0, 0, 0, 0, 0x80, 0x3f, 0x12, 24, 0x0a, 1, 'm', 0x12, 2, 0x08, 3, 0x1a, 15, 's', 'e', 'r', 'v', 'i', 'n', 'g', '_', 'd', 'e', 'f', 'a', 'u', 'l', 't'};
   ml_servable *s = serve(ML_FLOAT32, true);
   ml_pb_writer in = request(ML_FLOAT32, true, 1), out;
   ml_pb_writer_init(&out);

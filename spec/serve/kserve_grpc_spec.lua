@@ -193,6 +193,29 @@ describe("GRPCInferenceService", function()
     assert(methods.ModelInfer(request_of "label", {}))
   end)
 
+  it("are routes of an application", function()
+    local grpc = require "mlserve.serve.protocols.grpc"
+    local served = require("mlserve.serve.app").new():mount(kserve_grpc.routes(models))
+    local headers, path = { ["content-type"] = "application/grpc", te = "trailers" }, "/inference.GRPCInferenceService/ModelInfer"
+    local response = served:handle { method = "POST", path = path, headers = headers, body = grpc.frame(request_of "both") }
+    assert.are.equal("0", response.trailers["grpc-status"])
+    assert.are.equal(golden.requests.both[2], hex(response.body:sub(6)))
+    assert.are.same({ "m", "3", "infer" }, { response.model, response.version, response.verb })
+    response = served:handle { method = "POST", path = path, headers = headers, body = grpc.frame(request_of "shape") }
+    assert.are.same({ "3", REFUSALS.shape }, { response.trailers["grpc-status"], grpc.percent_decode(response.trailers["grpc-message"]) })
+  end)
+
+  -- as nginx's thread pool does it
+  it("is batched where a model is known by its handle", function()
+    local worker = require "mlserve.serve.transports.nginx_worker"
+    local servable = pair()
+    servable:batching { mode = "always" }
+    assert.are.equal(golden.requests.both[2], hex((worker.call(servable:handle(), "infer_proto", request_of "both", nil, "m", "3"))))
+    assert.are.equal(1, servable:batch_stats().jobs)
+    local _, message, code = worker.call(servable:handle(), "infer_proto", request_of "shape", nil, "m", "3")
+    assert.are.same({ REFUSALS.shape, "INVALID_ARGUMENT" }, { message, code })
+  end)
+
   it("refuses in Triton's words", function()
     local cases = {
       ["other model"] = { "Request for unknown model: 'nobody' is not found", "NOT_FOUND" },
