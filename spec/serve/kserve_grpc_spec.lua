@@ -164,6 +164,13 @@ describe("ModelInfer over gRPC", function()
     assert.is_true(servable:batch_stats().merged > 0)
     local statistics = servable:statistics()
     assert.is_truthy(statistics:find('"success": {"count": 16, ', 1, true) and statistics:find('"fail": {"count": 4, ', 1, true), statistics)
+    -- a microsecond is over before the others have come for whom the batch waits
+    local waiting, late = pair(), nil
+    waiting:batching { mode = "always", max_batch_size = 64, batch_timeout_micros = 50000 }
+    local timeout = protobuf.field(4, protobuf.field(1, "timeout") .. protobuf.field(2, "\16\1"))
+    loop:wrap(function() late = { execute.proto({ name = "m", version = "3", servable = waiting }, "infer_proto", request_of "both" .. timeout, {}) } end)
+    assert(loop:loop())
+    assert.are.equal("DEADLINE_EXCEEDED", late[3])
     for _, case in ipairs(golden.copies) do -- what must be unpacked before it waits
       if #case.dims == 2 then
         local copy = copier(case.dtype, case.dims)
