@@ -10,18 +10,6 @@
 #define CLASSIFY "tensorflow/serving/classify"
 #define REGRESS "tensorflow/serving/regress"
 
-static ml_status read_bytes(const ml_pb_field *field, const char *what, ml_str *out, ml_error *err) {
-  ML_TRY(ml_pb_expect(field, ML_PB_BYTES, what, err));
-  *out = (ml_str){(const char *)field->bytes, field->size};
-  return ML_OK;
-}
-
-static ml_pb_reader reader_of(ml_str bytes) {
-  ml_pb_reader reader;
-  ml_pb_reader_init(&reader, bytes.bytes, bytes.length);
-  return reader;
-}
-
 static int shown(ml_str text) { return (int)(text.length < 200 ? text.length : 200); }
 
 /* ---------------------------------------------------------------- features ---- */
@@ -61,12 +49,12 @@ static ml_status read_feature(ml_pb_reader reader, ml_feature *f, ml_error *err)
   f->count = 0;
   while (ml_pb_next(&reader, &field, &status, err)) {
     if (field.number > 3) continue;
-    ML_TRY(read_bytes(&field, "Feature", &list, err));
+    ML_TRY(ml_wire_text(&field, "Feature", &list, err));
     f->kind = kinds[field.number];
   }
   ML_TRY(status);
   f->there = f->kind != ML_FEATURE_UNSET;
-  reader = reader_of(list);
+  reader = ml_wire_reader(list);
   while (ml_pb_next(&reader, &field, &status, err)) if (field.number == 1) ML_TRY(read_values(&field, f, err));
   return status;
 }
@@ -80,12 +68,12 @@ static ml_status read_features(ml_examples *w, ml_feature *set, ml_pb_reader rea
     ML_TRY(ml_pb_expect(&field, ML_PB_BYTES, "Features.feature", err));
     ml_pb_reader entry = ml_pb_reader_sub(&reader, &field);
     while (ml_pb_next(&entry, &part, &inner, err)) {
-      if (part.number == 1) ML_TRY(read_bytes(&part, "Features.feature.key", &name, err));
-      else if (part.number == 2) ML_TRY(read_bytes(&part, "Features.feature.value", &value, err));
+      if (part.number == 1) ML_TRY(ml_wire_text(&part, "Features.feature.key", &name, err));
+      else if (part.number == 2) ML_TRY(ml_wire_text(&part, "Features.feature.value", &value, err));
     }
     ML_TRY(inner);
     ml_feature *f = ml_examples_find(w, set, name.bytes, name.length);
-    if (f) ML_TRY(read_feature(reader_of(value), f, err));
+    if (f) ML_TRY(read_feature(ml_wire_reader(value), f, err));
   }
   return status;
 }
@@ -131,16 +119,16 @@ static ml_status read_input(ml_examples *w, ml_pb_reader reader, ml_error *err) 
   ml_str input = {"", 0}, list = {"", 0};
   bool has_context = false;
   while (ml_pb_next(&reader, &field, &status, err))
-    if (field.number == 2) ML_TRY(ml_call_malformed(read_bytes(&field, "input", &input, err), err));
+    if (field.number == 2) ML_TRY(ml_call_malformed(ml_wire_text(&field, "input", &input, err), err));
   ML_TRY(ml_call_malformed(status, err));
-  reader = reader_of(input);
+  reader = ml_wire_reader(input);
   while (ml_pb_next(&reader, &field, &status, err)) {
     if (field.number > 2) continue;
-    ML_TRY(ml_call_malformed(read_bytes(&field, "Input", &list, err), err));
+    ML_TRY(ml_call_malformed(ml_wire_text(&field, "Input", &list, err), err));
     has_context = field.number == 2;
   }
   ML_TRY(ml_call_malformed(status, err));
-  return read_list(w, reader_of(list), has_context, err);
+  return read_list(w, ml_wire_reader(list), has_context, err);
 }
 
 static ml_status gather(ml_call *c, ml_examples *w, ml_pb_reader reader, ml_error *err) {
@@ -273,7 +261,7 @@ static ml_status read_task(const ml_pb_field *task_field, task *t, ml_error *err
   ML_TRY(ml_pb_expect(task_field, ML_PB_BYTES, "tasks", err));
   ML_TRY(ml_model_spec_peek(task_field->bytes, task_field->size, false, &t->spec, err));
   ml_pb_reader_init(&reader, task_field->bytes, task_field->size);
-  while (ml_pb_next(&reader, &field, &status, err)) if (field.number == 2) ML_TRY(read_bytes(&field, "InferenceTask.method_name", &t->method, err));
+  while (ml_pb_next(&reader, &field, &status, err)) if (field.number == 2) ML_TRY(ml_wire_text(&field, "InferenceTask.method_name", &t->method, err));
   return status;
 }
 

@@ -15,18 +15,6 @@ static bool is(ml_str text, const char *name) { return text.length == strlen(nam
 
 static int shown(ml_str text) { return (int)(text.length < 100 ? text.length : 100); }
 
-static ml_status read_bytes(const ml_pb_field *field, const char *what, ml_str *out, ml_error *err) {
-  ML_TRY(ml_pb_expect(field, ML_PB_BYTES, what, err));
-  *out = (ml_str){(const char *)field->bytes, field->size};
-  return ML_OK;
-}
-
-static ml_pb_reader reader_of(ml_str bytes) {
-  ml_pb_reader reader;
-  ml_pb_reader_init(&reader, bytes.bytes, bytes.length);
-  return reader;
-}
-
 ml_status ml_infer_peek(const void *bytes, size_t size, ml_str *model, ml_str *version, ml_error *err) {
   ml_pb_reader reader;
   ml_pb_field field;
@@ -35,8 +23,10 @@ ml_status ml_infer_peek(const void *bytes, size_t size, ml_str *model, ml_str *v
   if (!err) err = &local;
   *model = *version = (ml_str){"", 0};
   ml_pb_reader_init(&reader, bytes, size);
-  while (ml_pb_next(&reader, &field, &status, err))
-    if (field.number <= 2) ML_TRY(ml_call_malformed(read_bytes(&field, field.number == 1 ? "model_name" : "model_version", field.number == 1 ? model : version, err), err));
+  while (ml_pb_next(&reader, &field, &status, err)) {
+    if (field.number == 1) ML_TRY(ml_call_malformed(ml_wire_text(&field, "model_name", model, err), err));
+    else if (field.number == 2) ML_TRY(ml_call_malformed(ml_wire_text(&field, "model_version", version, err), err));
+  }
   return ml_call_malformed(status, err);
 }
 
@@ -57,11 +47,11 @@ static ml_status read_parameter(ml_pb_reader reader, parameter *p, ml_error *err
   ml_str value = {"", 0};
   *p = (parameter){.name = value};
   while (ml_pb_next(&reader, &field, &status, err)) {
-    if (field.number == 1) ML_TRY(read_bytes(&field, "parameters.key", &p->name, err));
-    else if (field.number == 2) ML_TRY(read_bytes(&field, "parameters.value", &value, err));
+    if (field.number == 1) ML_TRY(ml_wire_text(&field, "parameters.key", &p->name, err));
+    else if (field.number == 2) ML_TRY(ml_wire_text(&field, "parameters.value", &value, err));
   }
   ML_TRY(status);
-  ml_pb_reader choices = reader_of(value);
+  ml_pb_reader choices = ml_wire_reader(value);
   while (ml_pb_next(&choices, &field, &status, err)) { /* the last one counts */
     if (field.number > UINT64) continue;
     ML_TRY(ml_pb_expect(&field, wires[field.number], "InferParameter", err));
@@ -76,7 +66,8 @@ static ml_status wrong_choice(const char *name, const char *expected, ml_error *
 }
 
 static ml_status request_parameter(ml_call *c, const parameter *p, ml_error *err) {
-  if (is(p->name, "sequence_id")) return p->choice == INT64 || p->choice == STRING ? ML_OK : wrong_choice("sequence_id", "int64_param or string_param", err);
+  if (is(p->name, "sequence_id"))
+    return p->choice == INT64 || p->choice == STRING ? ML_OK : wrong_choice("sequence_id", "int64_param or string_param", err);
   if (is(p->name, "sequence_start")) return p->choice == BOOL ? ML_OK : wrong_choice("sequence_start", "bool_param", err);
   if (is(p->name, "sequence_end")) return p->choice == BOOL ? ML_OK : wrong_choice("sequence_end", "bool_param", err); /* models here keep no state */
   if (is(p->name, "priority")) {
@@ -138,8 +129,8 @@ static ml_status read_input(ml_pb_reader reader, input *in, ml_error *err) {
   in->rank = 0;
   while (ml_pb_next(&reader, &field, &status, err)) {
     switch (field.number) {
-      case 1: ML_TRY(read_bytes(&field, "InferInputTensor.name", &in->name, err)); break;
-      case 2: ML_TRY(read_bytes(&field, "InferInputTensor.datatype", &in->datatype, err)); break;
+      case 1: ML_TRY(ml_wire_text(&field, "InferInputTensor.name", &in->name, err)); break;
+      case 2: ML_TRY(ml_wire_text(&field, "InferInputTensor.datatype", &in->datatype, err)); break;
       case 3: ML_TRY(read_shape(&field, in, err)); break;
       case 4:
         ML_TRY(ml_pb_expect(&field, ML_PB_BYTES, "InferInputTensor.parameters", err));
@@ -147,7 +138,7 @@ static ml_status read_input(ml_pb_reader reader, input *in, ml_error *err) {
         in->region = in->region || is(p.name, "shared_memory_region");
         break;
       case 5:
-        ML_TRY(read_bytes(&field, "InferInputTensor.contents", &in->contents, err));
+        ML_TRY(ml_wire_text(&field, "InferInputTensor.contents", &in->contents, err));
         in->has_contents = true;
         break;
       default: break;
@@ -165,8 +156,9 @@ static ml_dtype list_dtype(uint32_t number, ml_dtype wanted) {
 }
 
 /* Typed contents of an accepted input. */
-static ml_status take_contents(const ml_infer_asked *asked, const char *name, const ml_view *v, ml_str contents, ml_wire *wire, bool *prefixed, ml_error *err) {
-  ml_pb_reader reader = reader_of(contents);
+static ml_status take_contents(const ml_infer_asked *asked, const char *name, const ml_view *v, ml_str contents, ml_wire *wire, bool *prefixed,
+                               ml_error *err) {
+  ml_pb_reader reader = ml_wire_reader(contents);
   ml_pb_field field;
   ml_status status;
   *wire = (ml_wire){0};
@@ -179,10 +171,11 @@ static ml_status take_contents(const ml_infer_asked *asked, const char *name, co
     else ML_TRY(ml_call_malformed(ml_pb_packed_count(&field, element, &count, "InferTensorContents", err), err));
     if (count == 0) continue;
     if (wire->field && wire->field != field.number)
-      return REFUSE(err, "unexpected explicit tensor data for input tensor '%.100s' for model '%s', binary data was already supplied.", name, asked->model);
+      return REFUSE(err, "unexpected explicit tensor data for input tensor '%.100s' for model '%s', binary data was already supplied.", name,
+                    asked->model);
     if (dtype != v->dtype)
-      return REFUSE(err, "unexpected explicit tensor data for input tensor '%.100s' for model '%s' of type '%s', expected datatype '%s'", name, asked->model,
-                    ml_infer_dtype_name(dtype), ml_infer_dtype_name(v->dtype));
+      return REFUSE(err, "unexpected explicit tensor data for input tensor '%.100s' for model '%s' of type '%s', expected datatype '%s'", name,
+                    asked->model, ml_infer_dtype_name(dtype), ml_infer_dtype_name(v->dtype));
     wire->field = field.number;
     wire->element = element;
     ML_TRY(ml_call_malformed(ml_wire_add(wire, &field, (const uint8_t *)contents.bytes, contents.length, err), err));
@@ -191,7 +184,8 @@ static ml_status take_contents(const ml_infer_asked *asked, const char *name, co
   if (wire->given == v->count) return ML_OK;
   *prefixed = true;
   if (v->dtype == ML_STRING)
-    return REFUSE(err, "expected %zu string elements for inference input '%.100s' for model '%s', got %zu", v->count, name, asked->model, wire->given);
+    return REFUSE(err, "expected %zu string elements for inference input '%.100s' for model '%s', got %zu", v->count, name, asked->model,
+                  wire->given);
   return REFUSE(err, "input byte size mismatch for input '%.100s' for model '%s'. Expected %zu, got %zu", name, asked->model,
                 v->count * ml_dtype_size(v->dtype), wire->given * ml_dtype_size(v->dtype));
 }
@@ -210,7 +204,7 @@ static ml_status next_raw(progress *p, ml_str *raw, bool *found, ml_error *err) 
   *found = false;
   while (!*found && ml_pb_next(&p->raw, &field, &status, err)) {
     if (field.number != 7) continue;
-    ML_TRY(read_bytes(&field, "raw_input_contents", raw, err));
+    ML_TRY(ml_wire_text(&field, "raw_input_contents", raw, err));
     *found = true;
   }
   return ML_OK; /* the message has been walked before */
@@ -232,7 +226,8 @@ static ml_status take_input(ml_call *c, const input *in, progress *p, ml_error *
       return REFUSE(err, "input '%.*s': %lld is no size of a dimension", shown(in->name), in->name.bytes, (long long)in->dims[k]);
   if (!in->has_contents) ML_TRY(next_raw(p, &raw, &found, err));
   if (in->has_contents && p->any_raw)
-    return REFUSE(err, "contents field must not be specified when using raw_input_contents for '%.*s' for model '%s'", shown(in->name), in->name.bytes, asked.model);
+    return REFUSE(err, "contents field must not be specified when using raw_input_contents for '%.*s' for model '%s'", shown(in->name),
+                  in->name.bytes, asked.model);
   if (!in->has_contents && !found)
     return REFUSE(err, "unable to find data for input tensor '%.*s' for model '%s' in request.", shown(in->name), in->name.bytes, asked.model);
   if (!t) {
@@ -270,7 +265,7 @@ static ml_status read_output(ml_call *c, ml_pb_reader reader, ml_error *err) {
   parameter p;
   while (ml_pb_next(&reader, &field, &status, err)) {
     if (field.number == 1) {
-      ML_TRY(ml_call_malformed(read_bytes(&field, "InferRequestedOutputTensor.name", &name, err), err));
+      ML_TRY(ml_call_malformed(ml_wire_text(&field, "InferRequestedOutputTensor.name", &name, err), err));
     } else if (field.number == 2) {
       ML_TRY(ml_call_malformed(ml_pb_expect(&field, ML_PB_BYTES, "InferRequestedOutputTensor.parameters", err), err));
       ML_TRY(ml_call_malformed(read_parameter(ml_pb_reader_sub(&reader, &field), &p, err), err));
@@ -298,7 +293,7 @@ static ml_status read_rest(ml_call *c, ml_pb_reader reader, progress *p, ml_erro
   while (ml_pb_next(&reader, &field, &status, err)) {
     switch (field.number) {
       case 3:
-        ML_TRY(ml_call_malformed(read_bytes(&field, "id", &id, err), err));
+        ML_TRY(ml_call_malformed(ml_wire_text(&field, "id", &id, err), err));
         if (!ml_utf8_valid(id.bytes, id.length, NULL)) return ml_fail(err, ML_INTERNAL, "the request is no message of this method: id is not UTF-8");
         c->id = id.bytes;
         c->id_length = id.length;
@@ -343,17 +338,11 @@ static size_t shape_size(const ml_view *v) {
   return size;
 }
 
-static uint8_t *put_bytes(uint8_t *to, uint32_t number, const char *bytes, size_t size) {
-  to = ml_pb_varint(ml_pb_tag(to, number, ML_PB_BYTES), size);
-  memcpy(to, bytes, size);
-  return to + size;
-}
-
 static uint8_t *put_answer(const ml_answer *a, uint8_t *to) {
   const char *datatype = ml_infer_dtype_name(a->view.dtype);
   to = ml_pb_varint(ml_pb_tag(to, 5, ML_PB_BYTES), a->whole);
-  to = put_bytes(to, 1, a->name, strlen(a->name));
-  to = put_bytes(to, 2, datatype, strlen(datatype));
+  to = ml_wire_put_text(to, 1, a->name, strlen(a->name));
+  to = ml_wire_put_text(to, 2, datatype, strlen(datatype));
   if (a->view.rank == 0) return to;
   to = ml_pb_varint(ml_pb_tag(to, 3, ML_PB_BYTES), shape_size(&a->view));
   for (int32_t k = 0; k < a->view.rank; k++) to = ml_pb_varint(to, (uint64_t)a->view.dims[k]);
@@ -379,9 +368,9 @@ static ml_status encode(ml_call *c, ml_pb_writer *out, ml_error *err) {
   if (size > INT32_MAX) return ml_fail(err, ML_RESOURCE_EXHAUSTED, "the answer has %zu bytes, a message at most %d", size, INT32_MAX);
   uint8_t *to = ml_pb_reserve(out, size);
   if (!to) return ml_fail_memory(err, size, "a response");
-  to = put_bytes(to, 1, model, strlen(model));
-  to = put_bytes(to, 2, version, strlen(version));
-  if (c->id_length > 0) to = put_bytes(to, 3, c->id, c->id_length);
+  to = ml_wire_put_text(to, 1, model, strlen(model));
+  to = ml_wire_put_text(to, 2, version, strlen(version));
+  if (c->id_length > 0) to = ml_wire_put_text(to, 3, c->id, c->id_length);
   for (size_t i = 0; i < n; i++) to = put_answer(&c->answers[i], to);
   for (size_t i = 0; i < n; i++) to = ml_infer_binary_write(&c->answers[i].view, ml_pb_varint(ml_pb_tag(to, 6, ML_PB_BYTES), c->answers[i].bytes));
   out->size = (size_t)(to - out->bytes);

@@ -11,6 +11,8 @@
 
 enum { FILLED = 1 << 20, NAMES = 32 };
 
+#define REFUSE(err, ...) ml_fail(err, ML_INVALID_ARGUMENT, __VA_ARGS__)
+
 /* ---------------------------------------------------------------- element types ---- */
 /* tensorflow.DataType and the field of TensorProto that lists its elements */
 static const struct { uint8_t dtype, number, field;
@@ -41,12 +43,6 @@ static const char *name_of_number(uint64_t number, char text[32]) {
 }
 
 /* ---------------------------------------------------------------- model spec ---- */
-static ml_status read_bytes(const ml_pb_field *field, const char *what, ml_str *out, ml_error *err) {
-  ML_TRY(ml_pb_expect(field, ML_PB_BYTES, what, err));
-  *out = (ml_str){(const char *)field->bytes, field->size};
-  return ML_OK;
-}
-
 static ml_status read_version(ml_pb_reader reader, int64_t *version, ml_error *err) {
   ml_pb_field field;
   ml_status status;
@@ -64,7 +60,7 @@ static ml_status read_spec(ml_pb_reader reader, ml_model_spec *spec, ml_error *e
   spec->given = true;
   while (ml_pb_next(&reader, &field, &status, err)) {
     switch (field.number) {
-      case 1: ML_TRY(read_bytes(&field, "ModelSpec.name", &spec->name, err)); break;
+      case 1: ML_TRY(ml_wire_text(&field, "ModelSpec.name", &spec->name, err)); break;
       case 2: /* of version and label the last one counts */
         ML_TRY(ml_pb_expect(&field, ML_PB_BYTES, "ModelSpec.version", err));
         if (!spec->versioned) spec->version = 0;
@@ -72,9 +68,9 @@ static ml_status read_spec(ml_pb_reader reader, ml_model_spec *spec, ml_error *e
         spec->versioned = true;
         spec->labelled = false;
         break;
-      case 3: ML_TRY(read_bytes(&field, "ModelSpec.signature_name", &spec->signature, err)); break;
+      case 3: ML_TRY(ml_wire_text(&field, "ModelSpec.signature_name", &spec->signature, err)); break;
       case 4:
-        ML_TRY(read_bytes(&field, "ModelSpec.version_label", &spec->label, err));
+        ML_TRY(ml_wire_text(&field, "ModelSpec.version_label", &spec->label, err));
         spec->labelled = true;
         spec->versioned = false;
         break;
@@ -124,20 +120,13 @@ static size_t spec_contents(const ml_call *c, const char *signature) {
 
 size_t ml_model_spec_size(const ml_call *c, const char *signature, uint32_t number) { return ml_pb_bytes_size(number, spec_contents(c, signature)); }
 
-static uint8_t *put_text(uint8_t *to, uint32_t number, const char *text) {
-  size_t size = strlen(text);
-  to = ml_pb_varint(ml_pb_tag(to, number, ML_PB_BYTES), size);
-  memcpy(to, text, size);
-  return to + size;
-}
-
 uint8_t *ml_model_spec_write(const ml_call *c, const char *signature, uint32_t number, uint8_t *to) {
   uint64_t version = version_of(c);
   to = ml_pb_varint(ml_pb_tag(to, number, ML_PB_BYTES), spec_contents(c, signature));
-  to = put_text(to, 1, ml_call_model(c));
+  to = ml_wire_put_text(to, 1, ml_call_model(c), strlen(ml_call_model(c)));
   to = ml_pb_varint(ml_pb_tag(to, 2, ML_PB_BYTES), version ? 1 + ml_pb_varint_size(version) : 0);
   if (version) to = ml_pb_varint(ml_pb_tag(to, 1, ML_PB_VARINT), version);
-  return put_text(to, 3, signature);
+  return ml_wire_put_text(to, 3, signature, strlen(signature));
 }
 
 /* ---------------------------------------------------------------- names ---- */
@@ -173,7 +162,8 @@ static const char *join(const ml_str *names, size_t n, const ml_str *without, si
   text[0] = '\0';
   for (size_t i = 0; i < n && length < size; i++) {
     if (n_without > 0 && bsearch(&names[i], without, n_without, sizeof *without, compare)) continue;
-    length += (size_t)snprintf(text + length, size - length, "%s%.*s", length ? "," : "", (int)(names[i].length < 60 ? names[i].length : 60), names[i].bytes);
+    int shown = (int)(names[i].length < 60 ? names[i].length : 60);
+    length += (size_t)snprintf(text + length, size - length, "%s%.*s", length ? "," : "", shown, names[i].bytes);
   }
   return text;
 }
@@ -281,20 +271,20 @@ static ml_status read_input(ml_call *c, size_t i, size_t *elements, ml_error *er
   *v = (ml_view){.dtype = in->dtype, .rank = t.rank};
   memcpy(v->dims, t.dims, (size_t)t.rank * sizeof *t.dims);
   if (t.number == 0 || t.wrong || ml_shape_count(v->dims, v->rank, v->dtype, &v->count, NULL) != ML_OK)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "tensor parsing error: %.200s", in->name);
+    return REFUSE(err, "tensor parsing error: %.200s", in->name);
   if (t.number != types[type_of(in->dtype)].number)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "Expects arg[%zu] to be %s but %s is provided", in->index, name_of_number(types[type_of(in->dtype)].number, a),
-                   name_of_number(t.number, b));
+    return REFUSE(err, "Expects arg[%zu] to be %s but %s is provided", in->index, name_of_number(types[type_of(in->dtype)].number, a),
+                  name_of_number(t.number, b));
   if (!fits(in, &t))
-    return ml_fail(err, ML_INVALID_ARGUMENT, "input '%.100s': expected shape %s, got %s", in->name, ml_shape_format(in->dims, in->rank, a, sizeof a),
+    return REFUSE(err, "input '%.100s': expected shape %s, got %s", in->name, ml_shape_format(in->dims, in->rank, a, sizeof a),
                    ml_shape_format(t.dims, t.rank, b, sizeof b));
   if (v->count > most - *elements) return ml_fail(err, ML_RESOURCE_EXHAUSTED, "the request has more than %zu elements", most);
   *elements += v->count;
   if (t.content_size > 0) {
-    if (!take_content(&t, in->dtype, v->count, wire)) return ml_fail(err, ML_INVALID_ARGUMENT, "tensor parsing error: %.200s", in->name);
+    if (!take_content(&t, in->dtype, v->count, wire)) return REFUSE(err, "tensor parsing error: %.200s", in->name);
   } else if (v->count > wire->given && v->count > FILLED) { /* a few bytes shall not cost gigabytes */
-    return ml_fail(err, ML_RESOURCE_EXHAUSTED, "input '%.100s' has %zu elements, of which the request holds %zu: more than %d are not filled up", in->name,
-                   v->count, wire->given, FILLED);
+    return ml_fail(err, ML_RESOURCE_EXHAUSTED, "input '%.100s' has %zu elements, of which the request holds %zu: more than %d are not filled up",
+                   in->name, v->count, wire->given, FILLED);
   }
   return ML_OK;
 }
@@ -306,8 +296,8 @@ static ml_status read_entry(ml_pb_reader reader, ml_str *name, ml_str *value, ml
   ml_status status;
   *name = *value = (ml_str){"", 0};
   while (ml_pb_next(&reader, &field, &status, err)) {
-    if (field.number == 1) ML_TRY(read_bytes(&field, "inputs.key", name, err));
-    else if (field.number == 2) ML_TRY(read_bytes(&field, "inputs.value", value, err));
+    if (field.number == 1) ML_TRY(ml_wire_text(&field, "inputs.key", name, err));
+    else if (field.number == 2) ML_TRY(ml_wire_text(&field, "inputs.value", value, err));
   }
   return status;
 }
@@ -327,12 +317,12 @@ __attribute__((cold)) static ml_status wrong_inputs(const ml_call *c, ml_pb_read
   if (n == n_known)
     for (size_t i = 0; i < n; i++)
       if (!bsearch(&known[i], sent, n, sizeof *sent, compare))
-        return ml_fail(err, ML_INVALID_ARGUMENT, "Signature input alias: %.60s(feed name: %.60s:0) not found in request and no default value provided. Inputs "
-                       "expected to be in the request {%s}, or default input alias set: ", known[i].bytes, g->inputs[find(g->inputs, g->n_inputs, known[i])].value,
-                       join(sent, n, NULL, 0, a, sizeof a));
-  return ml_fail(err, ML_INVALID_ARGUMENT, "input size does not match signature: %zu!=%zu len({%s}) != len({%s}). Sent extra: {%s}. Missing but required: {%s}.",
-                 n, g->n_inputs, join(sent, n, NULL, 0, a, sizeof a), join(known, n_known, NULL, 0, b, sizeof b),
-                 join(sent, n, known, n_known, extra, sizeof extra), join(known, n_known, sent, n, missing, sizeof missing));
+        return REFUSE(err, "Signature input alias: %.60s(feed name: %.60s:0) not found in request and no default value provided. Inputs expected to be "
+                      "in the request {%s}, or default input alias set: ", known[i].bytes, g->inputs[find(g->inputs, g->n_inputs, known[i])].value,
+                      join(sent, n, NULL, 0, a, sizeof a));
+  return REFUSE(err, "input size does not match signature: %zu!=%zu len({%s}) != len({%s}). Sent extra: {%s}. Missing but required: {%s}.",
+                n, g->n_inputs, join(sent, n, NULL, 0, a, sizeof a), join(known, n_known, NULL, 0, b, sizeof b),
+                join(sent, n, known, n_known, extra, sizeof extra), join(known, n_known, sent, n, missing, sizeof missing));
 }
 
 static ml_status read_filter(ml_call *c, ml_str alias, ml_error *err) {
@@ -342,10 +332,10 @@ static ml_status read_filter(ml_call *c, ml_str alias, ml_error *err) {
   size_t index = find(g->outputs, g->n_outputs, alias);
   int shown = (int)(alias.length < 100 ? alias.length : 100);
   if (index == g->n_outputs)
-    return ml_fail(err, ML_INVALID_ARGUMENT, "output tensor alias not found in signature: %.*s Outputs expected to be in the set {%s}.", shown, alias.bytes,
-                   join(known, names_of(g->outputs, g->n_outputs, known), NULL, 0, text, sizeof text));
+    return REFUSE(err, "output tensor alias not found in signature: %.*s Outputs expected to be in the set {%s}.", shown, alias.bytes,
+                  join(known, names_of(g->outputs, g->n_outputs, known), NULL, 0, text, sizeof text));
   for (size_t i = 0; i < c->n_wanted; i++)
-    if (c->wanted[i].index == index) return ml_fail(err, ML_INVALID_ARGUMENT, "duplicate output tensor alias: %.*s", shown, alias.bytes);
+    if (c->wanted[i].index == index) return REFUSE(err, "duplicate output tensor alias: %.*s", shown, alias.bytes);
   return ml_call_want(c, (ml_wanted){index, 0}, err);
 }
 
@@ -360,7 +350,8 @@ static ml_status decode(ml_call *c, const void *bytes, size_t size, ml_error *er
   ML_TRY(ml_model_spec_peek(bytes, size, false, &spec, err));
   const ml_signature *g = ml_model_spec_signature(c, spec.signature, &name);
   if (!g)
-    return ml_fail(err, ML_FAILED_PRECONDITION, "Serving signature key \"%.*s\" not found.", (int)(name.length < 200 ? name.length : 200), name.bytes);
+    return ml_fail(err, ML_FAILED_PRECONDITION, "Serving signature key \"%.*s\" not found.", (int)(name.length < 200 ? name.length : 200),
+                   name.bytes);
   c->signature = g;
   ml_pb_reader_init(&reader, bytes, size);
   again = reader;
@@ -436,7 +427,7 @@ static uint8_t *put_answer(const ml_call *c, const ml_answer *a, uint8_t *to) {
   const ml_view *v = &a->view;
   size_t type = type_of(v->dtype);
   to = ml_pb_varint(ml_pb_tag(to, 1, ML_PB_BYTES), entry_size(a));
-  to = put_text(to, 1, a->name);
+  to = ml_wire_put_text(to, 1, a->name, strlen(a->name));
   to = ml_pb_varint(ml_pb_tag(to, 2, ML_PB_BYTES), a->whole);
   to = ml_pb_varint(ml_pb_tag(to, 1, ML_PB_VARINT), types[type].number);
   to = ml_pb_varint(ml_pb_tag(to, 2, ML_PB_BYTES), shape_size(v));

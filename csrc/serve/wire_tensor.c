@@ -35,8 +35,29 @@ bool ml_wire_in_place(const ml_wire *wire, ml_dtype dtype, size_t count) {
   return wire->form == ML_WIRE_ELEMENTS && wire->given >= count && dtype != ML_BOOL && ml_dtype_bits(dtype) >= 8;
 }
 
+/* ---------------------------------------------------------------- fields ---- */
+ml_status ml_wire_text(const ml_pb_field *field, const char *what, ml_str *out, ml_error *err) {
+  ML_TRY(ml_pb_expect(field, ML_PB_BYTES, what, err));
+  *out = (ml_str){(const char *)field->bytes, field->size};
+  return ML_OK;
+}
+
+ml_pb_reader ml_wire_reader(ml_str message) {
+  ml_pb_reader reader;
+  ml_pb_reader_init(&reader, message.bytes, message.length);
+  return reader;
+}
+
+uint8_t *ml_wire_put_text(uint8_t *to, uint32_t number, const char *bytes, size_t size) {
+  to = ml_pb_varint(ml_pb_tag(to, number, ML_PB_BYTES), size);
+  if (size > 0) memcpy(to, bytes, size);
+  return to + size;
+}
+
 /* ---------------------------------------------------------------- strings ---- */
-__attribute__((cold)) static ml_status damaged(size_t at, ml_error *err) { return ml_fail(err, ML_DATA_LOSS, "string %zu does not fit into the bytes given", at); }
+__attribute__((cold)) static ml_status damaged(size_t at, ml_error *err) {
+  return ml_fail(err, ML_DATA_LOSS, "string %zu does not fit into the bytes given", at);
+}
 
 static ml_status copy_lengths(const ml_wire *w, size_t count, ml_str *to, ml_error *err) {
   const uint8_t *at = w->bytes, *end = at + w->size;

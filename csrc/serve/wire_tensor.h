@@ -1,6 +1,7 @@
 /* Elements of a tensor where they lie in the bytes of a request, and lists of elements as protobuf writes them.
- * Lives here: copying (or unpacking) a request's elements to where a model reads them, and writing a tensor's elements into an answer. Knows no
- * message. May include: codec, tensor, base. Ownership: an ml_wire borrows the request's bytes; strings copied out point into them. */
+ * Lives here: copying (or unpacking) a request's elements to where a model reads them, and writing a tensor's elements into an answer; strings of
+ * messages. Knows no message. May include: codec, tensor, base. Ownership: an ml_wire borrows the request's bytes; strings copied out point into
+ * them. */
 #ifndef ML_SERVE_WIRE_TENSOR_H
 #define ML_SERVE_WIRE_TENSOR_H
 #include "codec/protobuf.h"
@@ -32,6 +33,11 @@ ml_status ml_wire_add(ml_wire *wire, const ml_pb_field *field, const uint8_t *me
 bool ml_wire_in_place(const ml_wire *wire, ml_dtype dtype, size_t count);
 /* Writes count elements to `to`. DATA_LOSS: the bytes hold something else; *what: the reason. */
 ml_status ml_wire_copy(const ml_wire *wire, ml_dtype dtype, size_t count, void *to, ml_error *err);
+
+/* A field of bytes as a string, one that may not be there ({"", 0}) as a message, and bytes as a field. */
+ml_status ml_wire_text(const ml_pb_field *field, const char *what, ml_str *out, ml_error *err);
+ml_pb_reader ml_wire_reader(ml_str message);
+uint8_t *ml_wire_put_text(uint8_t *to, uint32_t number, const char *bytes, size_t size);
 
 /* Bytes of a view's elements as the contents of a repeated field's packed piece; for strings as all their fields with tags. */
 size_t ml_wire_list_size(const ml_view *view, uint32_t field);

@@ -1,5 +1,6 @@
-/* Requests of binary protocols, as far as Lua cannot see them: allocations, those that fail, and bytes that end or change anywhere. What messages mean
- * is in spec/serve/tfserving_grpc_spec.lua and kserve_grpc_spec.lua, against TensorFlow's and Triton's own. */
+/* Requests of binary protocols, as far as Lua cannot see them: allocations, those that fail, and bytes that end or change anywhere. What messages
+ * mean is in spec/serve/tfserving_grpc_spec.lua and kserve_grpc_spec.lua, against TensorFlow's and Triton's own. */
+#include <pthread.h>
 #include <string.h>
 
 #include "serve/examples_proto.h"
@@ -154,8 +155,8 @@ static ml_status call_with(ml_servable *s, const ml_call_codec *codec, const voi
 static ml_status call(ml_servable *s, const void *bytes, size_t size, ml_pb_writer *out) { return call_with(s, &ml_predict_proto, bytes, size, out); }
 
 static void test_answer(void) {
-  static const uint8_t expected[] = {0x0a, 27, 0x0a, 1, 'y', 0x12, 22, 0x08, 1, 0x12, 8, 0x12, 2, 0x08, 1, 0x12, 2, 0x08, 2, 0x2a, 8, 0, 0, 0, 0, 0, 0, 0x80, 0x3f,
-                                     0x12, 24, 0x0a, 1, 'm', 0x12, 2, 0x08, 3, 0x1a, 15, 's', 'e', 'r', 'v', 'i', 'n', 'g', '_', 'd', 'e', 'f', 'a', 'u', 'l', 't'};
+  static const uint8_t expected[] = {0x0a, 27, 0x0a, 1, 'y', 0x12, 22, 0x08, 1, 0x12, 8, 0x12, 2, 0x08, 1, 0x12, 2, 0x08, 2, 0x2a, 8,
+                                     0, 0, 0, 0, 0, 0, 0x80, 0x3f, 0x12, 24, 0x0a, 1, 'm', 0x12, 2, 0x08, 3, 0x1a, 15, 's', 'e', 'r', 'v', 'i', 'n', 'g', '_', 'd', 'e', 'f', 'a', 'u', 'l', 't'};
   ml_servable *s = serve(ML_FLOAT32, true);
   ml_pb_writer in = request(ML_FLOAT32, true, 1), out;
   ml_pb_writer_init(&out);
@@ -265,6 +266,54 @@ static void test_damage(void) {
     }
 }
 
+typedef struct caller {
+  ml_servable *servable;
+  const ml_call_codec *codec;
+  bool batched;
+  size_t wrong;
+} caller;
+
+static void *call_often(void *context) {
+  caller *c = context;
+  ml_pb_writer in = request_of(c->codec, ML_FLOAT32, true, 3), out, first;
+  ml_request_options options = {0};
+  ml_error local;
+  ml_pb_writer_init(&out);
+  ml_pb_writer_init(&first);
+  for (int i = 0; i < 200; i++) {
+    ml_call *call = NULL;
+    out.size = 0;
+    ml_status status = ml_call_decode(c->servable, c->codec, in.bytes, in.size, NULL, &call, &local);
+    if (status == ML_OK) status = c->batched ? ml_call_submit(call, &options, &local) : ml_call_run(call, &local);
+    if (status == ML_OK) status = ml_call_finish(call, i ? &out : &first, &local);
+    ml_call_free(call);
+    if (status != ML_OK || (i > 0 && (out.size != first.size || memcmp(out.bytes, first.bytes, out.size) != 0))) c->wrong++;
+  }
+  ml_pb_writer_free(&first);
+  ml_pb_writer_free(&out);
+  ml_pb_writer_free(&in);
+  return NULL;
+}
+
+/* Many threads, one servable: pool, program and batcher are shared. */
+static void test_threads(void) {
+  ml_servable *s = serve(ML_FLOAT32, true);
+  ml_batcher *batcher = NULL;
+  caller callers[6];
+  pthread_t threads[6];
+  size_t wrong = 0;
+  if (ml_batcher_new(ml_servable_program(s), &(ml_batch_options){.merge = true}, &batcher, &err) != ML_OK
+      || ml_servable_set_batcher(s, batcher, &err) != ML_OK) ok(false, "%s", err.message);
+  for (size_t i = 0; i < 6; i++) callers[i] = (caller){s, i % 2 ? &ml_infer_proto : &ml_predict_proto, i >= 3, 0};
+  for (size_t i = 0; i < 6; i++) pthread_create(&threads[i], NULL, call_often, &callers[i]);
+  for (size_t i = 0; i < 6; i++) {
+    pthread_join(threads[i], NULL);
+    wrong += callers[i].wrong;
+  }
+  ok(wrong == 0, "%zu of 1200 concurrent calls were wrong", wrong);
+  ml_servable_release(s);
+}
+
 static void test_peek(void) {
   ml_model_spec spec;
   ok(ml_model_spec_peek("", 0, false, &spec, &err) == ML_OK && !spec.given, "nothing asks nobody");
@@ -285,6 +334,7 @@ int main(void) {
   test_allocations();
   test_memory();
   test_damage();
+  test_threads();
   ok(ml_alloc_get_stats().live_blocks == 0, "nothing leaks: %llu blocks", (unsigned long long)ml_alloc_get_stats().live_blocks);
   return done();
 }

@@ -1,5 +1,5 @@
-/* TensorFlow Serving's PredictRequest on arbitrary bytes. Build: clang -fsanitize=fuzzer,address,undefined -Icsrc spec/fuzz/fuzz_predict_proto.c and the
- * core (make fuzz). */
+/* TensorFlow Serving's PredictRequest on arbitrary bytes. Build: clang
+ * -fsanitize=fuzzer,address,undefined -Icsrc spec/fuzz/fuzz_predict_proto.c and the core (make fuzz). */
 #include "proto_fuzz.h"
 #include "serve/predict_proto.h"
 

@@ -1,5 +1,5 @@
-/* What the fuzz targets of binary protocols share: servables of many types, and the demands, beyond no crash and no leak: a refusal has a message and a
- * code that a codec may give and leaves no answer; an answer is a message whose lengths are right. */
+/* What the fuzz targets of binary protocols share: servables of many types, and the demands, beyond no crash and no leak: a refusal has a message and
+ * a code that a codec may give and leaves no answer; an answer is a message whose lengths are right. */
 #ifndef MLSERVE_SPEC_PROTO_FUZZ_H
 #define MLSERVE_SPEC_PROTO_FUZZ_H
 #include <stdint.h>

@@ -164,6 +164,13 @@ describe("ModelInfer over gRPC", function()
     assert.is_true(servable:batch_stats().merged > 0)
     local statistics = servable:statistics()
     assert.is_truthy(statistics:find('"success": {"count": 16, ', 1, true) and statistics:find('"fail": {"count": 4, ', 1, true), statistics)
+    -- a microsecond is over before the others have come for whom the batch waits
+    local waiting, late = pair(), nil
+    waiting:batching { mode = "always", max_batch_size = 64, batch_timeout_micros = 50000 }
+    local timeout = protobuf.field(4, protobuf.field(1, "timeout") .. protobuf.field(2, "\16\1"))
+    loop:wrap(function() late = { execute.proto({ name = "m", version = "3", servable = waiting }, "infer_proto", request_of "both" .. timeout, {}) } end)
+    assert(loop:loop())
+    assert.are.equal("DEADLINE_EXCEEDED", late[3])
     for _, case in ipairs(golden.copies) do -- what must be unpacked before it waits
       if #case.dims == 2 then
         local copy = copier(case.dtype, case.dims)
@@ -191,6 +198,29 @@ describe("GRPCInferenceService", function()
     assert.are.same({ model = "m", version = "3", verb = "infer" }, request)
     models:set_label("m", "canary", 3)
     assert(methods.ModelInfer(request_of "label", {}))
+  end)
+
+  it("are routes of an application", function()
+    local grpc = require "mlserve.serve.protocols.grpc"
+    local served = require("mlserve.serve.app").new():mount(kserve_grpc.routes(models))
+    local headers, path = { ["content-type"] = "application/grpc", te = "trailers" }, "/inference.GRPCInferenceService/ModelInfer"
+    local response = served:handle { method = "POST", path = path, headers = headers, body = grpc.frame(request_of "both") }
+    assert.are.equal("0", response.trailers["grpc-status"])
+    assert.are.equal(golden.requests.both[2], hex(response.body:sub(6)))
+    assert.are.same({ "m", "3", "infer" }, { response.model, response.version, response.verb })
+    response = served:handle { method = "POST", path = path, headers = headers, body = grpc.frame(request_of "shape") }
+    assert.are.same({ "3", REFUSALS.shape }, { response.trailers["grpc-status"], grpc.percent_decode(response.trailers["grpc-message"]) })
+  end)
+
+  -- as nginx's thread pool does it
+  it("is batched where a model is known by its handle", function()
+    local worker = require "mlserve.serve.transports.nginx_worker"
+    local servable = pair()
+    servable:batching { mode = "always" }
+    assert.are.equal(golden.requests.both[2], hex((worker.call(servable:handle(), "infer_proto", request_of "both", nil, "m", "3"))))
+    assert.are.equal(1, servable:batch_stats().jobs)
+    local _, message, code = worker.call(servable:handle(), "infer_proto", request_of "shape", nil, "m", "3")
+    assert.are.same({ REFUSALS.shape, "INVALID_ARGUMENT" }, { message, code })
   end)
 
   it("refuses in Triton's words", function()

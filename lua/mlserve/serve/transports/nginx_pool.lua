@@ -138,7 +138,7 @@ function methods:run(name, ...) return run(self, {}, name, ...) end
 -- models
 
 local model_methods = {}
-local MERGING = { batched = true, batching = true, start_json = true, start_infer = true } -- the pool's threads deal with it
+local MERGING = { batched = true, batching = true, start_json = true, start_infer = true, start_proto = true } -- the pool's threads deal with it
 local DIRECT = {
   signatures = true, model = true, version = true, handle = true, give = true, io = true, max_batch = true, statistics = true, batch_stats = true,
 }

@@ -19,14 +19,22 @@ function M.prepare()
   return true
 end
 
--- Through the model's batcher, where requests of other threads join this one.
-local function submit(start, servable, body, what, names)
-  local job, message, code = servable[start](servable, body, what, nil, nil, nil, names)
+-- Through the model's batcher, where requests of other threads join this one: functions of a servable and a method's arguments.
+local function result(job, message, code)
   if type(job) ~= "userdata" then return job, message, code end
   return job:text()
 end
 
-local MERGED = { predict_json = "start_json", infer = "start_infer" }
+local function start_proto(method)
+  return function(servable, bytes, signature, ...) return result(servable:start_proto(method, bytes, signature, nil, nil, nil, ...)) end
+end
+
+local MERGED = {
+  predict_json = function(servable, body, signature) return result(servable:start_json(body, signature)) end,
+  infer = function(servable, body, json_size, names) return result(servable:start_infer(body, json_size, nil, nil, nil, names)) end,
+  predict_proto = start_proto "predict_proto", classify_proto = start_proto "classify_proto", regress_proto = start_proto "regress_proto",
+  multi_inference_proto = start_proto "multi_inference_proto", infer_proto = start_proto "infer_proto",
+}
 
 --- Calls a method of a deployed model. Requests for a model whose requests are merged meet those of the other threads.
 ---@param handle integer
@@ -35,8 +43,8 @@ local MERGED = { predict_json = "start_json", infer = "start_infer" }
 function M.call(handle, method, ...)
   local servable, message, code = require("mlserve.core").servable_at(handle)
   if not servable then return nil, message, code end
-  local start = MERGED[method]
-  if start and servable:batched() then return close_with(servable, submit(start, servable, ...)) end
+  local merged = MERGED[method]
+  if merged and servable:batched() then return close_with(servable, merged(servable, ...)) end
   return close_with(servable, servable[method](servable, ...))
 end
 
