@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # bench.sh (from `make bench`): every benchmark, one table. Peers are measured in the same minute where they are there: ONNX Runtime and scikit-learn
 # from .interop/venv (made by `make interop`), PyTorch from the system, Keras from the venv when somebody installed it there. Figures are of one
-# thread; on a shared machine only ratios mean much. BENCH_HTTP=0 leaves the HTTP part out, BENCH_KERNELS=1 adds the table of kernels.
+# thread; on a shared machine only ratios mean much. BENCH_HTTP=0 leaves the HTTP part out, BENCH_SWAPS is how many versions come and go in it (1000: more
+# than a minute), BENCH_KERNELS=1 adds the table of kernels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case ${BUILD:=build} in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
@@ -126,6 +127,8 @@ fi
 if [ "${BENCH_HTTP:-1}" != 0 ] && command -v wrk >/dev/null; then
   echo
   LUA_CPATH="$BUILD/lua5.4/?.so;;" bench/bench_batching.sh 3
+  echo
+  LUA_CPATH="$BUILD/lua5.4/?.so;;" bench/bench_overload.sh "${BENCH_SWAPS:-1000}"
 fi
 if [ "${BENCH_KERNELS:-0}" != 0 ]; then
   echo

@@ -1,7 +1,7 @@
 /* Batching (methods of mlserve.servable, put there by lua_servable.c):
  *   servable:batching(options) -> report: how its requests run from now on; only once. options: mode ("auto", "always", "never"),
- *     inline_below (µs), max_batch_size, max_execution_batch_size, batch_timeout_micros, max_enqueued_batches, num_batch_threads,
- *     allowed_batch_sizes, pad_variable_length_inputs, enable_large_batch_splitting. report: { threads, merge, exact, run_us, reason }
+ *     inline_below (µs), max_batch_size, max_execution_batch_size, batch_timeout_micros, max_enqueued_batches, max_queue_micros,
+ *     num_batch_threads, allowed_batch_sizes, pad_variable_length_inputs, enable_large_batch_splitting. report: { threads, merge, exact, run_us, reason }
  *   servable:start_json(body[, signature[, port[, timeout[, priority]]]]) -> text | nil, message, code | job
  *   servable:start_infer(body[, json_size[, port[, timeout[, priority[, { model, version }]]]]]) -> body, headers | nil, message, code | job
  *   servable:batched() -> boolean: do its requests go to threads?   servable:batch_stats() -> table | nil
@@ -331,7 +331,7 @@ static int report(lua_State *L, const ml_probe *probe, bool threads, bool merge,
 int ml__lua_servable_batching(lua_State *L)
 {
   static const char *const known[] = { "mode", "inline_below", "max_batch_size", "max_execution_batch_size", "batch_timeout_micros", "max_enqueued_batches",
-                                       "num_batch_threads", "allowed_batch_sizes", "pad_variable_length_inputs", "enable_large_batch_splitting", NULL };
+                                       "max_queue_micros", "num_batch_threads", "allowed_batch_sizes", "pad_variable_length_inputs", "enable_large_batch_splitting", NULL };
   ml_servable *servable = ml__lua_check_servable(L, 1);
   int64_t sizes[MAX_SIZES];
   ml_probe probe = { 0 };
@@ -348,6 +348,7 @@ int ml__lua_servable_batching(lua_State *L)
                          .max_run_rows = size_field(L, "max_execution_batch_size"),
                          .timeout_us = size_field(L, "batch_timeout_micros"),
                          .max_batches = size_field(L, "max_enqueued_batches"),
+                         .max_wait_us = size_field(L, "max_queue_micros"),
                          .threads = size_field(L, "num_batch_threads"),
                          .pad = ml__lua_opt_bool_field(L, 2, "pad_variable_length_inputs", false),
                          .split = ml__lua_opt_bool_field(L, 2, "enable_large_batch_splitting", true) };

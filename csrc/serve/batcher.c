@@ -42,6 +42,8 @@ struct ml_batcher {
   pthread_cond_t work, over; /* over: broadcast when a job somebody waits for ends */
   ml_batch_job *first, *last;
   size_t waiters, idle, started;
+  size_t running;           /* rows of the runs under way */
+  uint64_t row_ns;          /* what a row takes in a run: mean of the last runs, the latest counting most; 0: none has ended */
   bool closing;
   pid_t process;            /* whose threads these are */
   ml_batch_stats stats;
@@ -167,6 +169,8 @@ static ml_status check(const ml_batch_options *o, ml_error *err)
   if (o->max_batches > (size_t)1 << 20) return ml_fail(err, ML_INVALID_ARGUMENT, "max_enqueued_batches: at most %d expected, got %zu", 1 << 20, o->max_batches);
   if (o->timeout_us > 3600000000u)
     return ml_fail(err, ML_INVALID_ARGUMENT, "batch_timeout_micros: at most an hour expected, got %llu", (unsigned long long)o->timeout_us);
+  if (o->max_wait_us > 3600000000u)
+    return ml_fail(err, ML_INVALID_ARGUMENT, "max_queue_micros: at most an hour expected, got %llu", (unsigned long long)o->max_wait_us);
   if (o->threads > ML_BATCH_MAX_THREADS)
     return ml_fail(err, ML_INVALID_ARGUMENT, "num_batch_threads: 1 to %d expected, got %zu", ML_BATCH_MAX_THREADS, o->threads);
   for (size_t i = 0; i < o->n_allowed; i++)
@@ -524,6 +528,8 @@ static void count_run(ml_batcher *b, size_t rows, size_t size, uint64_t ns)
   b->stats.filled += size - rows;
   if (rows > b->stats.largest) b->stats.largest = rows;
   b->stats.run_ns += ns;
+  ns /= rows ? rows : 1;
+  b->row_ns = b->row_ns == 0 ? ns : (7 * b->row_ns + ns) / 8;
   pthread_mutex_unlock(&b->lock);
 }
 
@@ -648,9 +654,11 @@ static void *work(void *argument)
       job->in_flight++;
     }
     if (b->first && b->idle > 0) pthread_cond_signal(&b->work);
+    b->running += rows;
     pthread_mutex_unlock(&b->lock);
     run_batch(w, n, rows);
     pthread_mutex_lock(&b->lock);
+    b->running -= rows;
   }
   pthread_mutex_unlock(&b->lock);
   return NULL;
@@ -712,6 +720,21 @@ static size_t rows_of(const ml_batcher *b, const ml_batch_job *job)
   return (size_t)rows;
 }
 
+static ml_status refuse(ml_batcher *b)
+{
+  b->stats.refused++;
+  if (b->counters) ml_counters_add(b->counters, b->refused, 1);
+  return ML_UNAVAILABLE;
+}
+
+/* How long a job of this priority would wait, when runs go on as they did lately. What runs now is taken for half done. */
+static uint64_t expected_wait(const ml_batcher *b, uint32_t priority)
+{
+  size_t rows = b->stats.waiting_rows;
+  for (const ml_batch_job *job = b->last; job && job->priority > priority; job = job->previous) rows -= job->rows - job->taken;
+  return (uint64_t)(((double)rows + (double)b->running / 2) * (double)b->row_ns / (double)b->options.threads);
+}
+
 /* Under the lock. */
 static ml_status admit(ml_batcher *b, ml_batch_job *job, ml_error *err)
 {
@@ -727,10 +750,12 @@ static ml_status admit(ml_batcher *b, ml_batch_job *job, ml_error *err)
   if (!job->priority) job->priority = ML_BATCH_PRIORITY;
   size_t most = o->max_batches * o->max_rows;
   size_t asked = job->rows < o->max_rows ? job->rows : o->max_rows; /* one that is spread over many runs would never find room */
-  if (b->first && (b->stats.waiting_rows >= most || asked > most - b->stats.waiting_rows)) {
-    b->stats.refused++;
-    if (b->counters) ml_counters_add(b->counters, b->refused, 1);
-    return ml_fail(err, ML_UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full");
+  if (b->first && (b->stats.waiting_rows >= most || asked > most - b->stats.waiting_rows))
+    return ml_fail(err, refuse(b), "The batch scheduling queue to which this task was submitted is full");
+  if (b->first && o->max_wait_us) { /* with nobody in front it runs next, however long that takes */
+    uint64_t wait = expected_wait(b, job->priority);
+    if (wait / 1000 > o->max_wait_us)
+      return ml_fail(err, refuse(b), "The request would wait about %.1f ms to be run, at most %.1f are allowed", (double)wait * 1e-6, (double)o->max_wait_us * 1e-3);
   }
   if (b->started < o->threads) ML_TRY(start_threads(b, err));
   return job->port ? expect(job->port, err) : ML_OK;

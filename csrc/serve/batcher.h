@@ -20,6 +20,7 @@ typedef struct ml_batch_options {
   size_t max_run_rows;    /* of a run; smaller than max_rows only with split; 0: max_rows */
   uint64_t timeout_us;    /* how long the first of a batch waits for others; 0: what is there runs */
   size_t max_batches;     /* max_rows times this many rows may wait (a larger request counts as max_rows when it comes); 0: ML_BATCH_DEFAULT_QUEUE */
+  uint64_t max_wait_us;   /* a job that would wait longer for its run, by what runs have taken lately, is refused; 0: only max_batches counts */
   size_t threads;         /* runs at the same time; 0: 1 */
   const int64_t *allowed; /* ascending sizes of a run, the last is max_run_rows: smaller ones are filled up by repeating a row */
   size_t n_allowed;
@@ -72,7 +73,7 @@ ml_batch_stats ml_batcher_stats(ml_batcher *batcher);
 ml_status ml_batcher_count(ml_batcher *batcher, ml_counters *counters, const char *labels, size_t length, ml_error *err);
 const ml_batch_options *ml_batcher_options(const ml_batcher *batcher);
 
-/* UNAVAILABLE when the queue is full, INVALID_ARGUMENT when the request is too large; the job is then not in the queue. */
+/* UNAVAILABLE when the queue is full or too long, INVALID_ARGUMENT when the request is too large; the job is then not in the queue. */
 ml_status ml_batcher_submit(ml_batcher *batcher, ml_batch_job *job, ml_error *err);
 /* Blocks until the job is over; one whose deadline passes in the queue is over then. Returns its status. */
 ml_status ml_batcher_wait(ml_batcher *batcher, ml_batch_job *job);

@@ -253,6 +253,29 @@ static void test_queue(void)
   ml_program_release(p);
 }
 
+/* What would wait too long, by what a row has taken, is refused at once. */
+static void test_long_queue(void)
+{
+  ml_program *p = slow();
+  ml_batcher *b = batcher(p, (ml_batch_options){ .max_rows = 4, .timeout_us = 400000, .max_wait_us = 1 });
+  work *w[] = { make(3, 200, 0), make(1, 200, 0), make(4, 200, 0), make(1, 200, 0), make(1, 200, 0), make(1, 200, 0) };
+  submit(b, w[0]);
+  ok(ml_batcher_submit(b, &w[1]->job, &err) == ML_OK, "nobody knows yet how long a row takes");
+  ml_batcher_wait(b, &w[0]->job);
+  ml_batcher_wait(b, &w[1]->job);
+  submit(b, w[3]);
+  ok(ml_batcher_submit(b, &w[2]->job, &err) == ML_UNAVAILABLE && strncmp(err.message, "The request would wait about ", 29) == 0, "%s", err.message);
+  w[4]->job.priority = 1;
+  ok(ml_batcher_submit(b, &w[4]->job, &err) == ML_OK, "who goes before the others does not wait for them");
+  ok(ml_batcher_cancel(b, &w[3]->job) && ml_batcher_cancel(b, &w[4]->job), "both had not begun");
+  ok(ml_batcher_submit(b, &w[5]->job, &err) == ML_OK && ml_batcher_wait(b, &w[5]->job) == ML_OK, "with nobody in front one is taken");
+  ok(ml_batcher_stats(b).refused == 1 && ml_batcher_stats(b).jobs == 3, "counted");
+  for (int i = 0; i < 6; i++) end(w[i]);
+  ml_batcher_free(b);
+  ok(ml_batcher_new(p, &(ml_batch_options){ .max_wait_us = UINT64_C(3600000001) }, &b, &err) == ML_INVALID_ARGUMENT, "%s", err.message);
+  ml_program_release(p);
+}
+
 /* While the only thread is busy, who comes next? */
 static void test_order(void)
 {
@@ -498,6 +521,7 @@ int main(void)
   test_merging();
   test_shapes();
   test_queue();
+  test_long_queue();
   test_order();
   test_deadline_ends_gathering();
   test_one_bad();

@@ -42,6 +42,7 @@ function serve.parser(parser)
   parser:option("--unix-mode", "Permissions of the Unix socket in octal.", "600"):argname("MODE"):convert(octal)
   parser:flag("--no-tcp", "Listen at the Unix socket only.")
   parser:option("--max-connections", "Connections at a time, in all workers together.", "1024"):argname("N"):convert(arguments.integer(1, 1000000))
+  parser:flag("--refuse-connections", "Answer 503 to connections beyond that, instead of leaving them in the kernel's queue.")
   parser:option("--max-body", "Bytes a request body may have.", "33554432"):argname("BYTES"):convert(arguments.integer(0))
   parser:option("--max-buffered", "Bytes of bodies that are still arriving, in all connections together.", "268435456"):argname("BYTES")
     :convert(arguments.integer(0))
@@ -62,6 +63,8 @@ function serve.parser(parser)
   parser:option("--batching", "Merge requests of costly models: auto (by measured cost), always or never."):argname("MODE")
     :choices { "auto", "always", "never" }
   parser:option("--batching-parameters-file --batching_parameters_file", "TensorFlow Serving's batching parameters (text format)."):argname("FILE")
+  parser:option("--max-queue-micros", "Refuse at once (503) a request that would wait longer in the queue of a costly model; 0: only its length counts.", "0")
+    :argname("MICROSECONDS"):convert(arguments.integer(0, 3600000000))
   parser:option("--access-log", "File for one JSON line per request; - is standard output. SIGUSR1 begins it anew."):argname("FILE")
   parser:flag("--no-metrics", "Do not answer GET /metrics and /monitoring/prometheus/metrics.")
   parser:option("--monitoring_config_file --monitoring-config-file",
@@ -103,6 +106,7 @@ function serve.run(args)
   if tls == false then return nil, wrong, 2 end
   if args.transport == "nginx" and (tls or args.grpc_port) then return nil, "--grpc-port and TLS need --transport http", 2 end
   if args.grpc_port and args.no_tcp then return nil, "--grpc-port or --no-tcp", 2 end
+  if args.transport == "nginx" and args.refuse_connections then return nil, "--refuse-connections is not for --transport nginx, which has limit_conn", 2 end
   if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
@@ -119,7 +123,7 @@ function serve.run(args)
     unix_mode = args.unix_mode, socket_activation = true, max_connections = args.max_connections, max_body = args.max_body,
     max_buffered = args.max_buffered, max_head = args.max_head, max_fields = args.max_fields, head_timeout = args.head_timeout,
     body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
-    drain_timeout = args.drain_timeout,
+    drain_timeout = args.drain_timeout, refuse_connections = args.refuse_connections,
   }
   given.tls, given.grpc = tls, models.grpc(args)
   given.limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil

@@ -106,7 +106,9 @@ function M.normalise(args)
 end
 
 --- The option `batching` of either transport.
-function M.batching(args) return { mode = args.batching, file = args.batching_parameters_file, per_model = args.batching_per_model } end
+function M.batching(args)
+  return { mode = args.batching, file = args.batching_parameters_file, per_model = args.batching_per_model, max_queue_micros = args.max_queue_micros }
+end
 
 --- The option `grpc` of mlserve.server.
 function M.grpc(args)

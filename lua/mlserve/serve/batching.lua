@@ -3,6 +3,7 @@
 --   batching = "auto"                                  -- by what a run was measured to cost when the model was loaded
 --   batching = { mode = "always", max_batch_size = 64, batch_timeout_micros = 500, models = { big = { mode = "never" } } }
 --   batching = { file = "batching.txt" }               -- TensorFlow Serving's batching_parameters_file
+--   batching = { max_queue_micros = 20000 }            -- refuse at once (503) what would wait longer than that for its run
 --
 -- "auto" leaves a model in the event loop when one row takes less than `inline_below` microseconds, about what handing it to a
 -- thread costs. Its requests are merged only when every input and output has an open first dimension and random rows were
@@ -31,7 +32,7 @@ local TYPES = { enable_large_batch_splitting = "boolean", pad_variable_length_in
 local UNSET = { boolean = false, string = "", number = 0 } -- a wrapper without a value
 local SMALLEST = { batch_timeout_micros = 0 }
 
-local OWN = { mode = "string", inline_below = "number" }
+local OWN = { mode = "string", inline_below = "number", max_queue_micros = "number" }
 local MODES = { auto = true, always = true, never = true }
 
 local function check_value(name, value)

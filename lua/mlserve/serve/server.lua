@@ -47,6 +47,7 @@ local REST_RULES = {
   unix_mode = { type = "string" },
   socket_activation = { type = "boolean" },
   max_connections = { type = "integer", min = 1 },
+  refuse_connections = { type = "boolean" },
   max_body = { type = "number", min = 0 },
   max_buffered = { type = "number", min = 0 },
   max_head = { type = "integer", min = 16, max = 32768 },
@@ -77,7 +78,7 @@ local function part(name) return require("mlserve.serve.transports." .. name) en
 
 -- what the transport is told; the rest is for `start`
 local LIMITS = {
-  "max_connections", "max_body", "max_buffered", "max_head", "max_fields", "head_timeout", "body_timeout", "idle_timeout",
+  "max_connections", "refuse_connections", "max_body", "max_buffered", "max_head", "max_fields", "head_timeout", "body_timeout", "idle_timeout",
   "write_timeout", "drain_timeout",
 }
 

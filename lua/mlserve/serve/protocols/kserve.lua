@@ -22,6 +22,7 @@ local HTTP_STATUS = {
 }
 
 local JSON = { ["content-type"] = "application/json" }
+local BUSY = { ["content-type"] = "application/json", ["retry-after"] = "1" } -- too much was asked at once
 
 local STATES = { START = "LOADING", LOADING = "LOADING", AVAILABLE = "READY", UNLOADING = "UNLOADING", END = "UNAVAILABLE" }
 
@@ -301,7 +302,11 @@ function M.verbs(models, options)
     local json_size, message = header_length(request.headers["inference-header-content-length"], #body)
     if message then return named(fail("INVALID_ARGUMENT", message), entry, "infer") end
     local text, headers, code = run(entry, body, json_size, request)
-    if not text then return named(fail(code, headers), entry, "infer") end
+    if not text then
+      refusal = fail(code, headers)
+      if code == "UNAVAILABLE" then refusal.headers = BUSY end
+      return named(refusal, entry, "infer")
+    end
     return { status = 200, headers = headers or JSON, body = text, model = entry.name, version = entry.version, verb = "infer" }
   end
 

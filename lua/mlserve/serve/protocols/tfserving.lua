@@ -32,6 +32,7 @@ local JSON_CORS = {
   ["content-type"] = "application/json", ["access-control-allow-origin"] = "*",
   ["access-control-allow-methods"] = "POST, GET", ["access-control-allow-headers"] = "Content-Type",
 }
+local RETRY = "1" -- seconds after which to ask again what was refused because too much was asked
 local PLAIN_CORS = {
   ["access-control-allow-origin"] = "*", ["access-control-allow-methods"] = "POST, GET",
   ["access-control-allow-headers"] = "Content-Type",
@@ -166,13 +167,14 @@ end
 ---@return table routes for app:mount
 function M.routes(models, options)
   local cors = options and options.cors
-  local headers = cors and JSON_CORS or JSON
+  local headers, busy = cors and JSON_CORS or JSON, { ["retry-after"] = RETRY }
   local target_of = new_cache()
 
+  for name, value in pairs(headers) do busy[name] = value end
   -- code: for who counts requests, under TensorFlow Serving's names
   local function reply(status, body) return { status = status, headers = headers, body = body, code = "OK" } end
   local function fail(code, message)
-    return { status = HTTP_STATUS[code] or 500, headers = headers, body = error_text(message), code = code }
+    return { status = HTTP_STATUS[code] or 500, headers = code == "UNAVAILABLE" and busy or headers, body = error_text(message), code = code }
   end
   local function malformed(request)
     return fail("INVALID_ARGUMENT", format("Malformed request: %s %s", request.method, request.path))

@@ -34,6 +34,7 @@ local RULES = {
   grpc_port = { type = "integer", min = 0, max = 65535 },
   reuseport = { type = "boolean", default = false },
   max_connections = { type = "integer", min = 1, default = 1024 },
+  refuse_connections = { type = "boolean", default = false },
   processes = { type = "integer", min = 1, default = 1 },
   drain_timeout = at_least_0(10),
   log = { type = "function", default = function() end },
@@ -49,6 +50,8 @@ local FRESH_GRACE = 1     -- … and the first ones of connections just accepted
 local LAST_GRACE = 0.5    -- after the drain, for connections to notice that they are shut
 local ACCEPT_PAUSE = 0.05 -- after an accept that failed for want of resources
 local ACCEPT_SILENCE = 10 -- seconds between two lines about it in the log
+local REFUSE_PAUSE = 0.001 -- what other processes have to take a connection before a full one refuses it
+local REFUSE_MOST = 32    -- connections that are told so at a time; the rest is just closed
 local FULL_PAUSE = 0.1    -- with several listeners: look whether another one has left room
 local SPARE_DESCRIPTORS = 64 -- for model files, libraries and logs, beside one for each connection
 
@@ -68,6 +71,24 @@ local function tell_time(self)
   end
 end
 
+local function turn_away(self, socket)
+  self.refusing = self.refusing + 1
+  self.engine:turn_away(socket)
+  self.refusing = self.refusing - 1
+end
+
+-- At the limit. Other processes that share the socket have the first choice.
+local function refuse_one(self, listener)
+  local server, socket = self.server, listener.socket
+  cqueues.poll(socket, server.connection_done, self.stop_condition)
+  if self.processes > 1 then cqueues.sleep(REFUSE_PAUSE) end
+  if self:connections() < self.max_connections or self.stopping then return end
+  local accepted = socket:accept({ nodelay = listener.tcp }, 0)
+  if not accepted then return end
+  local told = self.refusing < REFUSE_MOST and not (self.tls and listener.tcp) -- nobody pays for a handshake to be turned away
+  if told then self.controller:wrap(turn_away, self, accepted) else accepted:close() end
+end
+
 -- Accepts until the socket is closed. lua-http's own loop is not used: it knows one socket, and takes a shortage of anything but
 -- this process's descriptors for a fatal error. One connection a turn: those that are open have theirs, and processes that share
 -- the socket get a share of the connections.
@@ -75,7 +96,9 @@ local function accept_loop(self, listener)
   local server, socket = listener.tcp and self.server or self.plain, listener.socket
   local wish = { nodelay = listener.tcp }
   while not self.stopping do
-    if self:connections() >= self.max_connections then
+    if self:connections() >= self.max_connections and self.refuse_connections then
+      refuse_one(self, listener)
+    elseif self:connections() >= self.max_connections then
       cqueues.poll(server.connection_done, self.stop_condition, #self.listeners > 1 and FULL_PAUSE or nil)
     else
       local accepted, why = socket:accept(wish, 0)
@@ -321,6 +344,7 @@ function M.new(given)
     },
     max_connections = math.ceil(values.max_connections / values.processes), drain_timeout = values.drain_timeout, log = values.log,
     engine = http1.new(engine), force_condition = condition.new(), done_condition = condition.new(),
+    refuse_connections = values.refuse_connections, refusing = 0, processes = values.processes,
     stop_condition = condition.new(), accept_failed = -ACCEPT_SILENCE, own_listeners = values.processes == 1,
     failures = 0, failures_since = 0, stopping = false, forced = false, drained = false,
   }, mt)

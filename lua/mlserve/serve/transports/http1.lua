@@ -236,14 +236,16 @@ local function buffer_done(self)
   self.buffered = 0
 end
 
+local PLAIN = { ["content-type"] = "text/plain; charset=utf-8" }
+local BUSY = { ["content-type"] = PLAIN["content-type"], ["retry-after"] = "1" }
+
 -- The answer to a request that cannot be understood or will not be read, and the end of the connection.
 local function refuse(self, status, message)
   buffer_done(self)
   self.engine.log("info", format("%s: %d %s", self:peer(), status, message))
   local observer = self.engine.app.observer
   if observer then observer:refused(status, self:peer()) end
-  queue(self, encode({ status = status, headers = { ["content-type"] = "text/plain; charset=utf-8" }, body = message .. "\n" },
-    false, "connection: close\r\n"))
+  queue(self, encode({ status = status, headers = status == 503 and BUSY or PLAIN, body = message .. "\n" }, false, "connection: close\r\n"))
   if flush(self) then linger(self) end
 end
 
@@ -527,6 +529,14 @@ local function all(self)
   local list = {}
   for connection in pairs(self.connections) do list[#list + 1] = connection end
   return ipairs(list)
+end
+
+--- Tells the client of a socket that is one too many, and closes it.
+function engine_methods:turn_away(socket)
+  local connection = self:connection(socket)
+  local ok, err = pcall(refuse, connection, 503, "too many connections")
+  if not ok and not connection.aborted then self.log("error", tostring(err)) end
+  connection:close()
 end
 
 --- From now on every answer closes its connection; with HTTP/2 clients are told that they shall begin no more requests.
