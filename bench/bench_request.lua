@@ -3,6 +3,7 @@
 local core = require "mlserve.core"
 local mlserve = require "mlserve"
 
+local grpc, grpc_schema = require "mlserve.serve.protocols.grpc", require "mlserve.serve.protocols.grpc_schema"
 local server = assert(mlserve.server { rest = { port = 0 } })
 server:add_model("m", assert(mlserve.load(arg[1])))
 local app = server.app
@@ -22,6 +23,22 @@ local function infer()
   return app:handle(request("/v2/models/m/infer", '{"inputs":[{"name":"x","shape":[1,30],"datatype":"FP32","data":[' .. row .. "]}]}"))
 end
 
+local floats = {}
+for i = 1, 30 do floats[i] = string.pack("<f", i * 0.37) end
+local message = grpc.frame(grpc_schema.schema():encode("tensorflow.serving.PredictRequest", {
+  model_spec = { name = "m" },
+  inputs = { x = { dtype = 1, tensor_shape = { dim = { { size = 1 }, { size = 30 } } }, tensor_content = table.concat(floats) } },
+}))
+
+local function grpc_predict()
+  local response = app:handle {
+    method = "POST", path = "/tensorflow.serving.PredictionService/Predict", body = message, http = "2",
+    headers = { host = "localhost", ["content-type"] = "application/grpc", te = "trailers" },
+  }
+  assert(response.trailers["grpc-status"] == "0", response.trailers["grpc-message"])
+  return response
+end
+
 local function median(call)
   local samples = {}
   assert(call().status == 200, call().body)
@@ -39,4 +56,5 @@ if arg[2] then
 else
   print(("a REST predict request without its socket\t%.2f\tus"):format(median(predict)))
   print(("a v2 infer request without its socket\t%.2f\tus"):format(median(infer)))
+  print(("a gRPC Predict request without its socket\t%.2f\tus"):format(median(grpc_predict)))
 end
