@@ -269,7 +269,8 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head
   ml_http2 *h = user;
   (void)session;
   if (head->type != NGHTTP2_CONTINUATION) h->head_since = head->type == NGHTTP2_HEADERS ? h->now : -1;
-  return head->type > NGHTTP2_CONTINUATION ? pay(h, &h->glitches, 1) : 0;
+  /* PRIORITY means nothing to us (RFC 9113 5.3), and so it does not come to on_frame */
+  return head->type == NGHTTP2_PRIORITY ? pay(h, &h->glitches, 1) : 0;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
@@ -446,8 +447,6 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     return 0;
   case NGHTTP2_PING:
     return ack ? 0 : pay(h, &h->glitches, 1);
-  case NGHTTP2_PRIORITY:
-    return pay(h, &h->glitches, 1);
   default:
     return 0;
   }

@@ -8,8 +8,8 @@
  *   - bounds: streams at a time, size and number of header fields (431), body of one request (413), bytes of all bodies that are
  *     still arriving (503), bodies that do not arrive in time (408), answers nobody takes (the stream is reset);
  *   - the checks of targets and hosts that HTTP/1.1 requests get, so that both versions accept the same;
- *   - accounts of what costs us more than the client: resets of requests, and PING, SETTINGS, PRIORITY, empty DATA, unknown and
- *     invalid frames. Both are refilled by time, the second one by answers too; who overdraws one gets GOAWAY ENHANCE_YOUR_CALM.
+ *   - accounts of what costs us more than the client: resets of requests, and PING, SETTINGS, PRIORITY, empty DATA and invalid
+ *     frames. Both are refilled by time, the second one by answers too; who overdraws one gets GOAWAY ENHANCE_YOUR_CALM.
  * Everything that may fail says so; after a failure of `receive` or `output` only `output` and `free` make sense.
  * Ownership: the session owns its streams; what an event points to is valid until the next call. One thread at a time. */
 #ifndef ML_NET_HTTP2_H
