@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, asks it with the clients of KServe and Triton, and runs the backend tests
-# of the newest onnx package. Pinned Python packages go into .interop/venv, .interop/suite-venv, .interop/kserve and (TensorFlow's) .interop/keras, the tests that onnx
-# generates into .interop/suite, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
+# interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, asks it with the
+# clients of KServe, Triton and TensorFlow Serving, and runs the backend tests of the newest onnx package. Pinned Python packages go into
+# .interop/venv, .interop/suite-venv, .interop/kserve, .interop/grpc and (TensorFlow's) .interop/keras, the tests that onnx generates into
+# .interop/suite, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # environment DIRECTORY REQUIREMENTS: a virtual environment with exactly those packages
@@ -16,6 +17,8 @@ venv=${INTEROP_VENV:-.interop/venv}
 environment "$venv" build-aux/interop-requirements.txt
 environment .interop/suite-venv build-aux/onnx-suite-requirements.txt
 environment .interop/kserve build-aux/interop-kserve-requirements.txt
+environment .interop/grpc build-aux/interop-grpc-requirements.txt
+export INTEROP_GRPC_PYTHON=$PWD/.interop/grpc/bin/python
 export INTEROP_KSERVE_PYTHON=$PWD/.interop/kserve/bin/python
 # made anew when the packages or the script have changed
 made_by=$(cat build-aux/onnx-suite-requirements.txt build-aux/onnx_suite.py)

@@ -12,7 +12,9 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
 def python_for(name):
-    """PyTorch comes from the distribution, so its checks run with the distribution's Python."""
+    """PyTorch comes from the distribution, so its checks run with the distribution's Python; TensorFlow Serving's client needs another protobuf."""
+    if name == "grpc":
+        return os.environ["INTEROP_GRPC_PYTHON"]
     return "/usr/bin/python3" if name in ("finetune", "torch") else sys.executable
 
 
