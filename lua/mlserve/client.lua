@@ -98,11 +98,11 @@ end
 local function over_grpc(self, driver)
   local channel = require("mlserve.client.grpc").channel(self.pool, self.endpoint, self.options)
   local function given_of(o)
-    local seconds = o.timeout or self.timeout
+    local whole = o.timeout or self.timeout
     local fields = {}
     for _, text in ipairs(self.grpc_fields) do fields[#fields + 1] = text end
     for _, text in ipairs(o.grpc_fields or {}) do fields[#fields + 1] = text end
-    return { deadline = o.deadline or self.pool.now() + seconds, seconds = o.shown or seconds, fields = fields, retries = self.retries }
+    return { deadline = o.deadline or self.pool.now() + whole, seconds = whole, fields = fields, retries = self.retries }
   end
   self.channel, self.given_of = channel, given_of
   self.driver = require(driver).new(function(path, message, o, idempotent)
@@ -306,7 +306,7 @@ end
 local function examples(self, verb, model, list, given)
   local o = check_options(self, given, EXAMPLE_RULES, verb)
   if self.protocol ~= tfserving then return nil, verb .. " is part of TensorFlow Serving's protocol only", "UNIMPLEMENTED" end
-  if self.driver then return self.driver[verb](self.driver, checked(verb, self.driver.examples_request, self.driver, model, list, o), o) end
+  if self.driver then return self.driver[verb](self.driver, checked(verb, self.driver.examples_request, model, list, o), o) end
   local path, body, headers = checked(verb, tfserving[verb .. "_request"], model, list, o)
   local response, message, code = post(self, path, body, headers, o, true)
   if not response then return nil, message, code end

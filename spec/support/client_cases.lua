@@ -85,9 +85,9 @@ function M.run(make, equal, penguins, list)
     equal({ true, nil, nil }, { client:ready("double", { version = 1 }) }, "model ready")
     local ready, _, why = client:ready "none"
     equal({ false, given.protocol == "grpc-kserve" and "UNAVAILABLE" or "NOT_FOUND" }, { ready, why }, "model not ready")
-    equal({ { "2", "AVAILABLE" }, { "1", "AVAILABLE" } }, (function(list)
+    equal({ { "2", "AVAILABLE" }, { "1", "AVAILABLE" } }, (function(versions)
       local short = {}
-      for i, each in ipairs(list) do short[i] = { each.version, each.state } end
+      for i, each in ipairs(versions) do short[i] = { each.version, each.state } end
       return short
     end)(assert(client:status "double")), "status")
     local metadata = assert(client:metadata "pair")

@@ -59,7 +59,8 @@ end
 --- A ModelInferRequest as a table; nil, message, code. Inputs that are no tensors yet and those without a name take the model's metadata.
 local function infer_request(client, model, inputs, o)
   local named, complete = values.is_named(inputs), true
-  local entries, raw, outputs, known, message, code = {}, {}, {}, nil, nil, nil
+  local entries, raw, outputs = {}, {}, {}
+  local known, message, code
   if named then
     for _, value in pairs(inputs) do complete = complete and tensor.is(value) end
   end
@@ -110,10 +111,11 @@ end
 --- Outputs of a ModelInferResponse, and its id.
 local function infer_answer(answer, inputs, o)
   local outputs, raw = {}, answer.raw_output_contents or {}
-  local names, message, code = (values.wanted(o.outputs)), nil, nil
-  local at = 0
+  local names = values.wanted(o.outputs)
+  local at, message, code = 0
   for _, entry in ipairs(answer.outputs or {}) do
-    local name, value = entry.name or "", nil
+    local name = entry.name or ""
+    local value
     if entry.contents and #raw == 0 then
       value, message, code = typed_tensor(entry)
     else

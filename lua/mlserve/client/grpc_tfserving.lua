@@ -67,9 +67,10 @@ end
 -- predict
 
 -- Nested arrays become tensors of the model's type, and an input without a name gets the model's: both take its metadata, asked for once.
-local function inputs_of(self, client, model, inputs, o)
+local function inputs_of(client, model, inputs, o)
   local named, complete = values.is_named(inputs), true
-  local list, known, message, code = {}, nil, nil, nil
+  local list = {}
+  local known, message, code
   if named then
     for _, value in pairs(inputs) do complete = complete and tensor.is(value) end
   end
@@ -94,7 +95,7 @@ local function inputs_of(self, client, model, inputs, o)
 end
 
 function driver:predict(client, model, inputs, o)
-  local list, message, code = inputs_of(self, client, model, inputs, o)
+  local list, message, code = inputs_of(client, model, inputs, o)
   if not list then return nil, message, code end
   local names = values.wanted(o.outputs)
   local answer
@@ -155,7 +156,7 @@ local function example(given, what)
 end
 
 --- The message of classify and regress; raises what is wrong with the examples.
-function driver:examples_request(model, list, o)
+function driver.examples_request(model, list, o)
   local examples = {}
   if type(list) ~= "table" then error(format("examples: a list of tables expected, got %s", type(list)), 0) end
   for i, each in ipairs(list) do examples[i] = example(each, format("example %d", i)) end
