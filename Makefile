@@ -46,7 +46,7 @@ ifneq ($(MACHINE),x86_64)
 CORE_SRC  := $(filter-out %_avx2.c %_avx512.c,$(CORE_SRC))
 endif
 NET_SRC   := $(wildcard csrc/net/*.c)
-NET_LUA   := csrc/lua/lua_net.c csrc/lua/lua_compress.c csrc/lua/lua_http2.c
+NET_LUA   := csrc/lua/lua_net.c csrc/lua/lua_compress.c csrc/lua/lua_http2.c csrc/lua/lua_http2_client.c
 LUA_SRC   := $(filter-out $(NET_LUA),$(wildcard csrc/lua/*.c))
 CORE_OBJ  := $(CORE_SRC:csrc/%.c=$(BUILD)/obj/%.o)
 NET_OBJ   := $(NET_SRC:csrc/%.c=$(BUILD)/obj/%.o)

@@ -72,7 +72,7 @@ describe("the client", function()
     servers, directory = {}, nil
   end)
 
-  local function run_cases(url)
+  local function run_cases(url, list)
     local count = 0
     client_cases.run(function(given)
       local options = { url = url }
@@ -81,17 +81,17 @@ describe("the client", function()
     end, function(expected, got, what)
       count = count + 1
       assert.same(expected, got, what)
-    end, penguins())
-    assert.is_true(count > 150)
+    end, penguins(), list or client_cases.REST)
+    assert.is_true(count > 120)
   end
 
   describe("of our server", function()
-    it("predicts, classifies, regresses and asks for the rest, waiting", function() run_cases(serve()) end)
+    it("predicts, classifies, regresses and asks for the rest, waiting", function() run_cases((serve())) end)
     it("does the same in a loop", function()
       local url = serve()
       in_loop(function() run_cases(url) end)
     end)
-    it("does the same over a Unix socket", function() run_cases(serve(true)) end)
+    it("does the same over a Unix socket", function() run_cases((serve(true))) end)
     it("does the same in nginx", function()
       local url = serve()
       local unix = serve(true)
@@ -130,7 +130,7 @@ describe("the client", function()
                   if not same(expected, got) then
                     failures[#failures + 1] = tostring(what) .. ": expected " .. show(expected) .. ", got " .. show(got)
                   end
-                end, penguins)
+                end, penguins, require("spec.support.client_cases").REST)
               end
               ngx.say(count, " ", #failures, "\n", table.concat(failures, "\n"))
             }
@@ -542,6 +542,136 @@ describe("the client", function()
       assert.is_nil(client)
       assert.is_truthy(message:find("none", 1, true))
       assert.equal("UNAVAILABLE", select(3, assert(mlserve.client { url = url:gsub("https", "http"), retries = false }):live()))
+    end)
+  end)
+
+  describe("over gRPC", function()
+    local function client_of(url, given)
+      local options = { url = url, protocol = "grpc-kserve" }
+      for name, value in pairs(given or {}) do options[name] = value end
+      return assert(mlserve.client(options))
+    end
+    local ONE = core.tensor { { 1, 2 } }
+
+    it("does what it does over REST", function() run_cases((serve()), client_cases.GRPC) end)
+    it("does the same in a loop", function()
+      local url = serve()
+      in_loop(function() run_cases(url, client_cases.GRPC) end)
+    end)
+    it("does the same over a Unix socket", function() run_cases((serve(true)), client_cases.GRPC) end)
+
+    it("asks many things at a time on one connection", function()
+      local client = client_of((serve()))
+      local done, most = 0, 0
+      in_loop(function()
+        local loop = cqueues.running()
+        for i = 1, 300 do
+          loop:wrap(function()
+            local y = assert(client:predict("double", core.tensor { { i, -i } }))
+            assert.same({ { 2 * i, -2 * i } }, y:totable())
+            done = done + 1
+            local idle, busy = client.pool:count()
+            most = math.max(most, idle + busy)
+          end)
+        end
+      end)
+      assert.same({ 300, 1 }, { done, most })
+      assert.same({ { 2, 4 } }, assert(client:predict("double", ONE)):totable()) -- and afterwards without the loop
+    end)
+
+    it("moves large tensors", function()
+      local client = client_of((serve()), { protocol = "grpc" })
+      local x = core.random_uniform({ 200000, 2 }, -1, 1)
+      local y = assert(client:predict("double", x))
+      assert.equal(2 * x:get(200000, 2), y:get(200000, 2))
+      client = client_of(client.options.url, { max_response = 1000 })
+      assert.equal("RESOURCE_EXHAUSTED", select(3, client:predict("double", x)))
+      local _, _, code = client:predict("double", core.zeros { 10000000, 2 }) -- more than the server takes
+      assert.equal("RESOURCE_EXHAUSTED", code)
+      assert.same({ { 2, 4 } }, assert(client:predict("double", ONE)):totable())
+    end)
+
+    it("streams requests and answers", function()
+      local client = client_of((serve()))
+      local function talk()
+        local stream = assert(client:infer_stream())
+        for i = 1, 20 do assert.is_true(stream:send("double", core.tensor { { i, 0 } }, { outputs = { "y" } })) end
+        for i = 1, 20 do assert.equal(2 * i, assert(stream:receive()):get(1, 1)) end
+        assert.is_true(stream:send("none", { x = ONE })) -- an answer that is an error ends nothing
+        local value, message = stream:receive()
+        assert.same({ nil, "Request for unknown model: 'none' is not found" }, { value, message })
+        assert.is_false(stream:ended())
+        assert.is_true(stream:send("pair", { a = ONE, b = ONE }))
+        assert.same({ { 2, 4 } }, assert(stream:receive { timeout = 5 }).sum:totable())
+        assert.same({ nil, "no answer within 0.05 s", "DEADLINE_EXCEEDED" }, { stream:receive { timeout = 0.05 } })
+        stream:finish()
+        assert.same({}, { stream:receive() })
+        assert.is_true(stream:ended())
+        assert.equal("CANCELLED", select(3, stream:send("double", ONE)) or "CANCELLED")
+        assert.same({}, { stream:receive() })
+      end
+      talk()
+      in_loop(talk, talk, talk)
+      local stream = assert(client:infer_stream { timeout = 0.1 })
+      assert.equal("DEADLINE_EXCEEDED", select(3, stream:receive()))
+      stream = assert(client:infer_stream())
+      stream:close()
+      assert.equal("CANCELLED", select(3, stream:receive()))
+    end)
+
+    it("watches the server's health", function()
+      local url, server = serve()
+      local client = client_of(url)
+      assert.equal("SERVING", client:health())
+      assert.equal("NOT_FOUND", select(3, client:health { service = "nobody" }))
+      local watch = assert(client:watch())
+      assert.equal("SERVING", watch:receive())
+      assert.equal("DEADLINE_EXCEEDED", select(3, watch:receive { timeout = 0.05 }))
+      server:signal "TERM"
+      local state, _, code
+      repeat state, _, code = watch:receive() until state == nil or state == "NOT_SERVING"
+      assert.is_true(state == "NOT_SERVING" or code == "UNAVAILABLE" or watch:ended())
+      watch:close()
+      assert(server:code(10))
+      assert.equal("UNAVAILABLE", select(3, client:predict("double", { x = ONE })))
+    end)
+
+    it("connects anew when the server has gone and come back", function()
+      local url, server = serve()
+      local client = client_of(url, { retries = { attempts = 50, backoff = 0.05, max_backoff = 0.2 } })
+      assert(client:predict("double", { x = ONE }))
+      server:stop()
+      process.write(directory .. "/serve.lua", SERVE:format(url:match "%d+$", "nil", ""))
+      start(process.spawn_lua(directory .. "/serve.lua"))
+      assert(client:predict("double", { x = ONE }))
+    end)
+
+    it("keeps deadlines, metadata and misuse apart", function()
+      local client = client_of((serve()), { headers = { ["x-a"] = "b", ["x-b-bin"] = "\0\255" } })
+      assert(client:predict("double", { x = ONE }, { headers = { authorization = "Bearer x" } }))
+      assert.equal("DEADLINE_EXCEEDED", select(3, client:predict("double", { x = ONE }, { timeout = 1e-6 })))
+      assert.same({ { 2, 4 } }, assert(client:predict("double", { x = ONE })).y:totable())
+      for _, name in ipairs { "grpc-timeout", "te", "a b", "content-type" } do
+        assert.has_error(function() client:live { headers = { [name] = "x" } } end)
+      end
+      assert.has_error(function() client:live { headers = { a = "\255" } } end)
+      assert.has_error(function() client:predict("double", { x = ONE }, { binary = true }) end)
+      assert.has_error(function() client:predict("double", { x = ONE }, { signature = "a" }) end)
+      assert.has_error(function() mlserve.client({ url = client.options.url }):watch() end)
+    end)
+
+    it("says what answers that are no gRPC are", function()
+      local url = rude()
+      local port = tonumber(url:match "%d+$")
+      assert.equal("UNAVAILABLE", select(3, client_of(url, { retries = false }):live())) -- HTTP/1.1
+      assert.equal("UNAVAILABLE", select(3, client_of("http://127.0.0.1:" .. nginx.free_port(), { retries = { attempts = 2, backoff = 0.01 } }):live()))
+      assert.is_number(port)
+      local rest = serve()
+      local client = client_of(rest .. "/v1/models") -- a prefix that leads to REST: HTTP, but no gRPC
+      local live, message, code = client:live()
+      assert.is_false(live)
+      assert.is_string(message)
+      assert.is_truthy(code == "INTERNAL" or code == "UNIMPLEMENTED" or code == "UNKNOWN")
     end)
   end)
 

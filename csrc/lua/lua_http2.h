@@ -3,7 +3,8 @@
 #define ML_LUA_HTTP2_H
 #include "lua/compat.h"
 
-/* Adds http2_session to the table on the stack. */
+/* Add http2_session, and http2_client, to the table on the stack. */
 void ml__lua_open_http2(lua_State *L);
+void ml__lua_open_http2_client(lua_State *L);
 
 #endif

@@ -546,5 +546,6 @@ int luaopen_mlserve_net(lua_State *L) {
   luaL_newlib(L, functions);
   ml__lua_open_compress(L);
   ml__lua_open_http2(L);
+  ml__lua_open_http2_client(L);
   return 1;
 }

@@ -3,13 +3,17 @@
  *   core.request_bytes(tensor) -> bytes | nil, message, code
  *   core.reply_predict(body[, dtypes]) -> value, named | nil, message, code
  *     value: a tensor (or the JSON text of what is no tensor), or when named a table of such by name; dtypes: { name = dtype }, or one for all
+ *   core.reply_tensor(bytes, datatype, shape) -> tensor | nil, message, code     raw contents of KServe's gRPC: datatype "FP32"
+ *   core.tensor_proto(tensor) -> bytes | nil, message, code;  core.tensor_from_proto(bytes) -> tensor | nil, message, code     tensorflow.TensorProto
  *   core.reply_infer(body[, json_size]) -> array of { name, value }, version, id | nil, message, code */
 #include <string.h>
 #include "lua/lua_core.h"
+#include "serve/predict_proto.h"
 #include "serve/reply.h"
 
 #define REPLY "mlserve.reply"
 #define TEXT "mlserve.request_text"
+#define BYTES "mlserve.request_bytes"
 
 static int reply_gc(lua_State *L)
 {
@@ -162,12 +166,62 @@ static int reply_infer(lua_State *L)
   return 3;
 }
 
+static int bytes_gc(lua_State *L)
+{
+  ml_pb_writer_free(luaL_checkudata(L, 1, BYTES));
+  return 0;
+}
+
+static int tensor_proto(lua_State *L)
+{
+  ml_error err;
+  ml_tensor *tensor = ml__lua_check_tensor(L, 1);
+  ml_pb_writer *out = lua_newuserdatauv(L, sizeof *out, 0);
+  ml_pb_writer_init(out);
+  luaL_setmetatable(L, BYTES);
+  if (ml_tensor_proto_write(&tensor->view, out, &err) != ML_OK) return ml__lua_fail(L, &err);
+  lua_pushlstring(L, (const char *)out->bytes, out->size);
+  ml_pb_writer_free(out);
+  return 1;
+}
+
+static int push_tensor(lua_State *L, ml_status status, ml_tensor *tensor, const ml_error *err)
+{
+  if (status != ML_OK) return ml__lua_fail(L, err);
+  ml__lua_push_tensor(L, tensor);
+  return 1;
+}
+
+static int tensor_from_proto(lua_State *L)
+{
+  ml_error err;
+  size_t size;
+  const char *bytes = luaL_checklstring(L, 1, &size);
+  ml_tensor *tensor = NULL;
+  ml_status status = ml_tensor_proto_read(bytes, size, &tensor, &err);
+  return push_tensor(L, status, tensor, &err);
+}
+
+static int reply_tensor(lua_State *L)
+{
+  ml_error err;
+  size_t size;
+  int64_t dims[ML_MAX_RANK];
+  const char *bytes = luaL_checklstring(L, 1, &size), *datatype = luaL_checkstring(L, 2);
+  int32_t rank = ml__lua_check_dims(L, 3, dims);
+  ml_tensor *tensor = NULL;
+  ml_status status = ml_reply_tensor(bytes, size, datatype, dims, rank, &tensor, &err);
+  return push_tensor(L, status, tensor, &err);
+}
+
 void ml__lua_open_reply(lua_State *L)
 {
   static const luaL_Reg none[] = { { NULL, NULL } };
   static const luaL_Reg functions[] = { { "request_json", request_json }, { "request_bytes", request_bytes }, { "reply_predict", reply_predict },
-                                        { "reply_infer", reply_infer }, { NULL, NULL } };
+                                        { "reply_infer", reply_infer }, { "reply_tensor", reply_tensor }, { "tensor_proto", tensor_proto },
+                                        { "tensor_from_proto", tensor_from_proto }, { NULL, NULL } };
   ml__lua_class(L, REPLY, none, reply_gc, NULL);
   ml__lua_class(L, TEXT, none, text_gc, NULL);
+  ml__lua_class(L, BYTES, none, bytes_gc, NULL);
   luaL_setfuncs(L, functions, 0);
 }

@@ -1,5 +1,6 @@
 /* HTTP/2 on the serving side: one connection's state over libnghttp2, without a socket.
- * Lives here: bytes in, events out; responses in, bytes out. May include: base. The only place that knows libnghttp2.
+ * Lives here: bytes in, events out; responses in, bytes out. May include: base. This and http2_client are the only
+ * places that know libnghttp2.
  *
  *   receive(bytes) … next(&event) … respond(id, …) … output(&bytes)
  *

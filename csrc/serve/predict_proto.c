@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 enum { FILLED = 1 << 20, NAMES = 32 };
 
 #define REFUSE(err, ...) ml_fail(err, ML_INVALID_ARGUMENT, __VA_ARGS__)
@@ -461,3 +463,74 @@ static ml_status encode(ml_call *c, ml_pb_writer *out, ml_error *err) {
 }
 
 const ml_call_codec ml_predict_proto = {decode, encode, false};
+
+/* ---------------------------------------------------------------- a tensor alone ---- */
+static ml_status no_tensor(ml_error *err) { return ml_fail(err, ML_DATA_LOSS, "a tensor whose type, shape and elements do not agree"); }
+
+/* Its type is wanted before its elements are looked for. */
+static ml_status read_number(ml_pb_reader reader, ml_dtype *dtype, ml_error *err) {
+  ml_pb_field field;
+  ml_status status;
+  *dtype = ML_DTYPE_NONE;
+  while (ml_pb_next(&reader, &field, &status, err)) {
+    if (field.number != 1) continue;
+    ML_TRY(ml_pb_expect(&field, ML_PB_VARINT, "TensorProto.dtype", err));
+    *dtype = ML_DTYPE_NONE;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) if (types[i].number == field.integer) *dtype = types[i].dtype;
+  }
+  return status;
+}
+
+static ml_status read_strings(const ml_wire *wire, const tensor *t, size_t count, ml_tensor **out, ml_error *err) {
+  ml_str *strings = ml_alloc_zero(count + 1, sizeof *strings);
+  if (!strings) return ml_fail_memory(err, count * sizeof *strings, "an answer");
+  ml_status status = ml_wire_copy(wire, ML_STRING, count, strings, err);
+  if (status == ML_OK) status = ml_tensor_from_strings(strings, t->dims, t->rank, out, err);
+  ml_free(strings);
+  return status;
+}
+
+ml_status ml_tensor_proto_read(const void *bytes, size_t size, ml_tensor **out, ml_error *err) {
+  ml_pb_reader reader;
+  ml_dtype dtype;
+  tensor t;
+  ml_wire wire;
+  size_t count;
+  *out = NULL;
+  ml_pb_reader_init(&reader, bytes, size);
+  ML_TRY(read_number(reader, &dtype, err));
+  if (!dtype) return no_tensor(err);
+  ML_TRY(read_tensor(reader, dtype, &t, &wire, err));
+  if (t.wrong || ml_shape_count(t.dims, t.rank, dtype, &count, NULL) != ML_OK) return no_tensor(err);
+  if (t.content_size > 0) {
+    if (!take_content(&t, dtype, count, &wire)) return no_tensor(err);
+  } else if (count > wire.given && count > FILLED) { /* a few bytes shall not cost gigabytes */
+    return no_tensor(err);
+  }
+  if (dtype == ML_STRING) return read_strings(&wire, &t, count, out, err);
+  ML_TRY(ml_tensor_new(dtype, t.dims, t.rank, out, err));
+  ml_status status = ml_wire_copy(&wire, dtype, count, (*out)->view.data, err);
+  if (status == ML_OK) return ML_OK;
+  ml_tensor_release(*out);
+  *out = NULL;
+  return status;
+}
+
+ml_status ml_tensor_proto_write(const ml_view *view, ml_pb_writer *out, ml_error *err) {
+  if (!has_type(view->dtype)) return ml_fail(err, ML_INVALID_ARGUMENT, "TensorFlow has no element type %s", ml_dtype_name(view->dtype));
+  ml_pb_put_varint(out, 1, types[type_of(view->dtype)].number);
+  size_t shape = ml_pb_open(out, 2);
+  for (int32_t k = 0; k < view->rank; k++) {
+    size_t dim = ml_pb_open(out, 2);
+    ml_pb_put_varint(out, 1, (uint64_t)view->dims[k]);
+    ml_pb_close(out, dim);
+  }
+  ml_pb_close(out, shape);
+  if (view->dtype == ML_STRING) {
+    const ml_str *strings = view->data;
+    for (size_t i = 0; i < view->count; i++) ml_pb_put_bytes(out, 8, strings[i].bytes, strings[i].length);
+  } else if (view->count > 0) {
+    ml_pb_put_bytes(out, 4, view->data, view->count * ml_dtype_size(view->dtype));
+  }
+  return out->status == ML_OK ? ML_OK : ml_fail_memory(err, out->size, "a request");
+}

@@ -25,4 +25,9 @@ const ml_signature *ml_model_spec_signature(const ml_call *call, ml_str asked, m
 size_t ml_model_spec_size(const ml_call *call, const char *signature, uint32_t number);
 uint8_t *ml_model_spec_write(const ml_call *call, const char *signature, uint32_t number, uint8_t *to);
 
+/* A TensorProto alone, as clients get and send it: whatever its type is, in tensor_content or in lists. DATA_LOSS: it is none. */
+ml_status ml_tensor_proto_read(const void *bytes, size_t size, ml_tensor **out, ml_error *err);
+/* INVALID_ARGUMENT: TensorFlow has no such element type. */
+ml_status ml_tensor_proto_write(const ml_view *view, ml_pb_writer *out, ml_error *err);
+
 #endif

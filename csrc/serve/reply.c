@@ -418,6 +418,16 @@ static ml_status tensor_from_bytes(const char *bytes, size_t size, ml_dtype dtyp
   return ML_OK;
 }
 
+ml_status ml_reply_tensor(const char *bytes, size_t size, const char *name, const int64_t *dims, int32_t rank, ml_tensor **out, ml_error *err) {
+  static char unnamed[] = "";
+  output o = {.name = unnamed, .rank = rank};
+  ml_dtype dtype = datatype(name);
+  *out = NULL;
+  if (!dtype) return ml_fail(err, ML_DATA_LOSS, "unknown datatype '%.20s'", name);
+  memcpy(o.dims, dims, (size_t)rank * sizeof *dims);
+  return tensor_from_bytes(bytes, size, dtype, &o, out, err);
+}
+
 static ml_status read_output(decoding *d, output *o, const char **binary, const char *end, ml_error *err) {
   ml_json_reader *reader = &d->decoder.reader;
   char scratch[KEY_SCRATCH];

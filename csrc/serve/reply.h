@@ -28,6 +28,8 @@ ml_status ml_reply_predict(const char *body, size_t size, ml_reply_dtype *dtype,
 /* KServe's answer; json_size: how many bytes of it are JSON, the rest are binary outputs. DATA_LOSS: no such answer. */
 ml_status ml_reply_infer(const char *body, size_t size, size_t json_size, ml_reply *out, ml_error *err);
 void ml_reply_free(ml_reply *reply); /* zeroed is allowed */
+/* Bytes of the binary extension (and of gRPC's raw contents) as a tensor. DATA_LOSS: they are none of this datatype ("FP32") and shape. */
+ml_status ml_reply_tensor(const char *bytes, size_t size, const char *datatype, const int64_t *dims, int32_t rank, ml_tensor **out, ml_error *err);
 
 /* Nested lists, or with row >= 0 that row. Strings that are no UTF-8 turn all into {"b64": …} unless `plain`: then INVALID_ARGUMENT. */
 ml_status ml_request_json(ml_tensor *tensor, int64_t row, bool plain, ml_json_writer *out, ml_error *err);

@@ -14,8 +14,15 @@ M.totable = totable
 
 local function t(dtype, shape, value) return { dtype = dtype, shape = shape, value = value } end
 
---- equal(expected, got, what) compares deeply; make(options) gives a client of the server; penguins: { inputs, labels, probabilities }.
-function M.run(make, equal, penguins)
+M.REST = {
+  { protocol = "tfserving" }, { protocol = "tfserving", compression = "gzip" }, { protocol = "kserve" }, { protocol = "kserve", binary = false },
+  { protocol = "kserve", compression = "gzip" },
+}
+M.GRPC = { { protocol = "grpc" }, { protocol = "grpc-kserve" }, { protocol = "grpc", compression = "gzip" }, { protocol = "grpc-kserve", compression = "gzip" } }
+
+--- equal(expected, got, what) compares deeply; make(options) gives a client of the server; penguins: { inputs, labels, probabilities }; list: of
+--- options.
+function M.run(make, equal, penguins, list)
   local core = require "mlserve.core"
   local client
   local function predict(want, model, ...)
@@ -26,11 +33,8 @@ function M.run(make, equal, penguins)
   local pair_in = { a = { { 4, 3 }, { 1, 1 } }, b = { { 2, 1 }, { 0.5, 1 } } }
   local sum, diff = t("float32", { 2, 2 }, { { 6, 4 }, { 1.5, 2 } }), t("float32", { 2, 2 }, { { 2, 2 }, { 0.5, 0 } })
 
-  for _, given in ipairs {
-    { protocol = "tfserving" }, { protocol = "tfserving", compression = "gzip" }, { protocol = "kserve" }, { protocol = "kserve", binary = false },
-    { protocol = "kserve", compression = "gzip" },
-  } do
-    local tf = given.protocol == "tfserving"
+  for _, given in ipairs(list) do
+    local tf, json = given.protocol == "tfserving" or given.protocol == "grpc", given.protocol == "tfserving"
     client = make(given)
     -- what is taken: nested arrays, tensors, by name or alone; what is given: alone or by name
     predict(t("float32", { 2, 2 }, { { 2, 5 }, { 6, -8 } }), "double", { { 1, 2.5 }, { 3, -4 } })
@@ -46,8 +50,8 @@ function M.run(make, equal, penguins)
     -- element types
     predict(t("int64", { 1, 2 }, { { 2, -8 } }), "int64", { { 1, -4 } })
     predict(t("int64", { 1, 2 }, { { 2, -8 } }), "int64", core.tensor({ { 1, -4 } }, "int64"))
-    predict(t(tf and "int64" or "uint8", { 1, 2 }, { { 2, 254 } }), "uint8", { { 1, 127 } })
-    predict(t("float64", { 1, 2 }, { { 0.2, 2e300 } }), "float64", { { 0.1, 1e300 } }, tf and { dtypes = "float64" } or nil)
+    predict(t(json and "int64" or "uint8", { 1, 2 }, { { 2, 254 } }), "uint8", { { 1, 127 } })
+    predict(t("float64", { 1, 2 }, { { 0.2, 2e300 } }), "float64", { { 0.1, 1e300 } }, json and { dtypes = "float64" } or nil)
     predict(t("float32", { 2 }, { math.huge, -math.huge }), "value", { math.huge, -math.huge })
     local texts = { "a", "", "\228\189\160" }
     predict({ plain = t("string", { 3 }, texts), raw_bytes = t("string", { 3 }, texts) }, "text", texts)
@@ -62,7 +66,7 @@ function M.run(make, equal, penguins)
     equal(penguins.labels, outputs.output_label:totable(), "labels")
     local probabilities = outputs.output_probability
     for i, wanted in ipairs(penguins.probabilities) do
-      local row = tf and probabilities[i] or core.json_decode(probabilities:get(i))
+      local row = json and probabilities[i] or core.json_decode(probabilities:get(i))
       for label, score in pairs(wanted) do equal(true, math.abs(row[label] - score) < 1e-5, "probability of " .. label) end
     end
     -- refusals
@@ -80,10 +84,10 @@ function M.run(make, equal, penguins)
     equal({ true, nil, nil }, { client:ready() }, "ready")
     equal({ true, nil, nil }, { client:ready("double", { version = 1 }) }, "model ready")
     local ready, _, why = client:ready "none"
-    equal({ false, "NOT_FOUND" }, { ready, why }, "model not ready")
-    equal({ { "2", "AVAILABLE" }, { "1", "AVAILABLE" } }, (function(list)
+    equal({ false, given.protocol == "grpc-kserve" and "UNAVAILABLE" or "NOT_FOUND" }, { ready, why }, "model not ready")
+    equal({ { "2", "AVAILABLE" }, { "1", "AVAILABLE" } }, (function(versions)
       local short = {}
-      for i, each in ipairs(list) do short[i] = { each.version, each.state } end
+      for i, each in ipairs(versions) do short[i] = { each.version, each.state } end
       return short
     end)(assert(client:status "double")), "status")
     local metadata = assert(client:metadata "pair")
@@ -96,15 +100,17 @@ function M.run(make, equal, penguins)
     equal({ nil, "UNAVAILABLE" }, { (client:index()), select(3, client:index()) }, "index without admin rights")
     equal({ nil, "UNAVAILABLE" }, { (client:load "double"), select(3, client:load "double") }, "load without admin rights")
 
-    if tf then
+    if json then
       predict(t("float32", { 2, 2 }, { { 2, 5 }, { 6, -8 } }), "double", { { 1, 2.5 }, { 3, -4 } }, { format = "row" })
       predict({ sum = sum, diff = diff }, "pair", pair_in, { format = "row" })
       predict({ sum = sum, diff = diff }, "pair", { a = core.tensor(pair_in.a), b = pair_in.b }, { format = "row" })
-      predict({ d = diff }, "pair", pair_in, { signature = "difference" })
       predict({ d = diff }, "pair", pair_in, { signature = "difference", format = "row", outputs = { "d" } })
       value, message, code = client:predict("pair", pair_in, { signature = "nothing", outputs = { "d" } })
       equal({ nil, 'Serving signature name: "nothing" not found in signature def', "INVALID_ARGUMENT" }, { value, message, code }, "no such signature")
       predict(t("string", { 2 }, { "\255", "b" }), "text", { { b64 = "/w==" }, "b" }, { dtypes = { plain = "string" }, outputs = { "raw_bytes" } })
+    end
+    if tf then
+      predict({ d = diff }, "pair", pair_in, { signature = "difference" })
       equal({ { { label = "no", score = 79 }, { label = "yes", score = 2 } } }, client:classify("double", { { age = 39.5, income = 1 } }), "classify")
       equal({ { { label = "no", score = 2 }, { label = "yes", score = 4 } } }, client:classify("double", { { income = 2 } }, { context = { age = 1 } }), "context")
       equal({ 3, 5 }, client:regress("value", { { x = 1.5 }, { x = 2.5 } }), "regress")

@@ -170,6 +170,7 @@ local function handshake(self, sock, seconds)
   local is_ip = match(host, "^%d+%.%d+%.%d+%.%d+$") or match(host, ":")
   local ssl = require("openssl.ssl").new(self.context)
   if not is_ip then ssl:setHostName(host) end
+  if self.alpn then ssl:setAlpnProtos(self.alpn) end
   if tls.verify then
     local wanted, params = require("openssl.x509.verify_param").new(), ssl:getParam()
     if is_ip then wanted:setIP(host) else wanted:setHost(host) end
@@ -177,6 +178,7 @@ local function handshake(self, sock, seconds)
     ssl:setParam(params)
   end
   local ok, why = sock:starttls(ssl, seconds)
+  if ok and self.alpn and sock:checktls():getAlpnSelected() ~= self.alpn[1] then return nil, "TLS: the server does not speak HTTP/2" end
   if ok then return true end
   if why == errno.ETIMEDOUT then return nil, "the TLS handshake took too long", "timeout" end
   local reason = type(why) == "number" and why > 0 and errno.strerror(why) or "handshake failed"
@@ -195,8 +197,8 @@ local function close(self)
 end
 plain.close, secure.close = close, close
 
--- A new connection; or nil, a message and "timeout" when it took too long.
-local function dial(self, deadline)
+--- A new connection outside of the pool; or nil, a message and "timeout" when it took too long.
+function M.dial(self, deadline)
   local endpoint, now = self.endpoint, monotime()
   local limit = min(deadline, now + self.connect_timeout)
   local sock, why = socket.connect { host = endpoint.host, port = endpoint.port, path = endpoint.path, nodelay = not endpoint.path or nil }
@@ -281,7 +283,7 @@ end
 
 local function connect(self, deadline)
   local place = lend(self, {}) -- so that nobody else takes it while we connect
-  local ok, connection, message, timed_out = pcall(dial, self, deadline)
+  local ok, connection, message, timed_out = pcall(M.dial, self, deadline)
   self.busy[place] = nil
   self.busy_count = self.busy_count - 1
   if ok and connection then return lend(self, connection) end
