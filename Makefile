@@ -207,9 +207,9 @@ test-asan: ## C units and specs under AddressSanitizer and UndefinedBehaviorSani
 	@$(MAKE) BUILD=build-asan CFLAGS="$(ASAN)" OPT= all c-tests
 	@BUILD=build-asan SANITIZER=address build-aux/test.sh c lua5.4 luajit
 # OpenBLAS is not instrumented: left out, so that only our own threads are looked at.
-test-tsan: ## thread pool, shared programs and sessions, batcher under ThreadSanitizer
-	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi batcher call)
-	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi batcher call" build-aux/test.sh c
+test-tsan: ## thread pool, shared programs and sessions, batcher, loader under ThreadSanitizer
+	@$(MAKE) BUILD=build-tsan CFLAGS="-O1 -g -fsanitize=thread" OPT= BLAS=none $(patsubst %,build-tsan/spec/test_%,base graph capi batcher call loader)
+	@BUILD=build-tsan SANITIZER=thread C_TESTS="base graph capi batcher call loader" build-aux/test.sh c
 
 soak: ## servers under load, swaps and faults for SECONDS (default 60): answers, counters, memory (SOAK_SEED=n: the same again)
 	@build-aux/deps.sh build run test

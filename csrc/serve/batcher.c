@@ -555,6 +555,7 @@ static void leave(ml_batcher *b, const slice *part, size_t jobs, size_t rows, ml
 {
   ml_batch_job *job = part->job;
   job->in_flight--;
+  b->running -= part->count;
   if (rows > job->run_rows) job->run_rows = rows;
   if (status != ML_OK && job->status == ML_OK) {
     job->status = status;
@@ -658,7 +659,6 @@ static void *work(void *argument)
     pthread_mutex_unlock(&b->lock);
     run_batch(w, n, rows);
     pthread_mutex_lock(&b->lock);
-    b->running -= rows;
   }
   pthread_mutex_unlock(&b->lock);
   return NULL;

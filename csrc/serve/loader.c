@@ -260,7 +260,7 @@ bool ml_loader_take(ml_loader *loader, ml_servable **out, ml_load_report *report
 }
 
 /* ---- version directories ---- */
-typedef struct look { ml_version_stamp *stamp; size_t entries; double newest; } look;
+typedef struct look { ml_version_stamp *stamp; size_t root, entries; double newest; } look; /* root: length of the version directory's path */
 
 static uint64_t mix(uint64_t hash, const void *bytes, size_t size) { /* FNV-1a */
   for (const unsigned char *p = bytes, *end = p + size; p < end; p++) hash = (hash ^ *p) * UINT64_C(1099511628211);
@@ -295,7 +295,7 @@ static ml_status look_into(look *at, const char *path, int depth, ml_error *err)
     if (snprintf(name, sizeof name, "%s/%s", path, entry->d_name) >= (int)sizeof name) continue;
     if (stat(name, &info) != 0) continue; /* gone meanwhile, or a link to nowhere */
     if (S_ISREG(info.st_mode)) {
-      note_file(at, entry->d_name, &info);
+      note_file(at, name + at->root, &info);
       if (depth == 1 && strcmp(entry->d_name, "model.onnx") == 0) at->stamp->model = true;
     } else if (S_ISDIR(info.st_mode) && depth < LOOK_DEPTH) {
       ml_error ignored; /* a folder that cannot be read does not concern the model, or its load will say so */
@@ -308,7 +308,7 @@ static ml_status look_into(look *at, const char *path, int depth, ml_error *err)
 }
 
 ml_status ml_version_look(const char *path, ml_version_stamp *out, ml_error *err) {
-  look at = { .stamp = out };
+  look at = { .stamp = out, .root = strlen(path) };
   struct timespec now;
   *out = (ml_version_stamp){ 0 };
   ML_TRY(look_into(&at, path, 1, err));
