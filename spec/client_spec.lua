@@ -494,7 +494,7 @@ describe("the client", function()
           }
         ]],
       }
-      local function ask(path) return (raw_http.request(port, "GET", "/" .. path).body:gsub("%s+$", "")) end
+      local function ask(path) return (assert(raw_http.request(port, "GET", "/" .. path, nil, nil, 30)).body:gsub("%s+$", "")) end
       local good = "1.5,2.5 1.5,2.5 1.5,2.5"
       for _, kind in ipairs { "ok", "bytes", "continue", "chunked", "untilclose", "noreason", "close", "compressed", "stale", "swallow", "busy/2", "extra" } do
         assert.equal(good, ask(kind), kind)

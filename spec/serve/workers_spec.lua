@@ -170,7 +170,7 @@ describe("the workers of a server", function()
     start "{ rest = { port = 0, workers = 2, drain_timeout = 0.3 } }"
     local connection = raw_http.connect(port)
     connection:send("GET /spin HTTP/1.1\r\nHost: a\r\n\r\n")
-    cqueues.sleep(0.2)
+    server:expect "spinning"
     server:signal "TERM"
     assert.are.equal(0, server:code(5))
     assert.truthy(server:log():find("did not end in time: killed", 1, true))
@@ -181,7 +181,7 @@ describe("the workers of a server", function()
     start "{ rest = { port = 0, workers = 2, drain_timeout = 60 } }"
     local connection = raw_http.connect(port)
     connection:send("GET /sleep/50000 HTTP/1.1\r\nHost: a\r\n\r\n")
-    cqueues.sleep(0.2)
+    server:expect "sleeping"
     server:signal "TERM"
     cqueues.sleep(0.3)
     assert.is_nil(server:code())
@@ -195,7 +195,7 @@ describe("the workers of a server", function()
     local list = workers(2)
     local connection = raw_http.connect(port)
     connection:send("GET /sleep/500 HTTP/1.1\r\nHost: a\r\n\r\n")
-    cqueues.sleep(0.1)
+    server:expect "sleeping"
     for _, pid in ipairs(list) do net.kill(pid, 2) end
     server:signal "INT"
     assert.are.equal(200, connection:response().status)

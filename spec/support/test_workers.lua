@@ -35,14 +35,22 @@ local app = server.app
 local function text(answer) return { status = 200, body = tostring(answer) } end
 app:route("GET", "^/who$", function() return text(net.getpid()) end)
 app:route("GET", "^/slot$", function() return text(server.worker) end)
+local function say(line)
+  io.stdout:write(line, "\n")
+  io.stdout:flush()
+end
 app:route("GET", "^/sleep/(%d+)$", function(_, milliseconds)
+  if tonumber(milliseconds) >= 500 then say "sleeping" end
   cqueues.sleep(tonumber(milliseconds) / 1000)
   return text(net.getpid())
 end)
 app:route("GET", "^/threads$", function() return text(core.threads()) end)
 app:route("GET", "^/loads$", function() return text(table.concat(loads, " ")) end)
 app:route("GET", "^/generation$", function() return text(generation) end)
-app:route("GET", "^/spin$", function() while true do end end) -- luacheck: ignore 542
+app:route("GET", "^/spin$", function()
+  say "spinning"
+  while true do end -- luacheck: ignore 542
+end)
 app:route("GET", "^/leave$", function() os.exit(3) end)
 app:route("POST", "^/echo$", function(request) return text(request.body) end)
 
