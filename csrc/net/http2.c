@@ -6,7 +6,6 @@
  * expire. Structures and their small buffers are used again. */
 #include "net/http2.h"
 #include <nghttp2/nghttp2.h>
-#include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 
@@ -20,12 +19,20 @@
 #define MAX_TRAILERS 8192u
 #define UNWANTED_MOST 65536u   /* of a body that is not wanted any more; clients take a RST_STREAM(NO_ERROR) worse than they should */
 #define RESERVE 4096u
+#define POOL_STEP 64u
+#define POOLS 9u               /* sizes up to 8 steps */
+#define POOL_KEPT 32u          /* blocks of each */
 #define CLOSING_SECONDS 1.0    /* how long such a rest may take */
 #define INVALID_COST 5.0       /* glitches that a malformed request counts for */
 
 typedef struct span { uint32_t at, length; } span;
 typedef struct buffer { char *bytes; size_t at, size, capacity; } buffer; /* what is in it: bytes[at, size) */
-typedef union prefix { size_t size; char space[16]; } prefix; /* libnghttp2 does not tell realloc the old size: it stands in front of blocks */
+typedef union prefix { /* libnghttp2 does not tell realloc the old size: it stands in front of blocks */
+  size_t size;
+  union prefix *next; /* in a pool */
+  char space[16];
+} prefix;
+typedef struct pool { prefix *first; size_t count; } pool;
 typedef struct stream stream;
 typedef struct list { stream *first, *last; } list;
 
@@ -59,6 +66,7 @@ struct ml_http2 {
   buffer out;
   ml_http2_field *fields; /* of the event that is told */
   bool settings_seen, doomed, failed, no_memory;
+  pool pools[POOLS]; /* blocks given back, by size: the same few sizes are asked for with every request */
   size_t reserved;
   prefix reserve[RESERVE / sizeof(prefix)]; /* see take */
 };
@@ -78,9 +86,18 @@ void ml_http2_default_limits(ml_http2_limits *limits) {
 static void *take(size_t size, void *user) {
   ml_http2 *h = user;
   size_t whole;
-  if (!ml_add_size(size, sizeof(prefix) + 15, &whole)) return NULL;
-  whole &= ~(size_t)15;
-  prefix *block = ml_alloc(whole);
+  if (!ml_add_size(size, sizeof(prefix) + POOL_STEP - 1, &whole)) return NULL;
+  whole &= ~(size_t)(POOL_STEP - 1);
+  pool *p = whole < POOL_STEP * POOLS ? &h->pools[whole / POOL_STEP] : NULL;
+  prefix *block;
+  if (p != NULL && p->first != NULL) { /* one of this size has been given back before */
+    block = p->first;
+    p->first = block->next;
+    --p->count;
+    block->size = size;
+    return block + 1;
+  }
+  block = ml_alloc(whole);
   if (block == NULL) {
     h->no_memory = true;
     if (whole > sizeof(h->reserve) - h->reserved) return NULL;
@@ -99,8 +116,19 @@ static void *take_zero(size_t count, size_t size, void *user) {
   return block != NULL ? memset(block, 0, whole) : NULL;
 }
 
-static void give(void *block, void *user) {
-  if (block != NULL && !reserved(user, (prefix *)block - 1)) ml_free((prefix *)block - 1);
+static void give(void *memory, void *user) {
+  ml_http2 *h = user;
+  if (memory == NULL) return;
+  prefix *block = (prefix *)memory - 1;
+  if (reserved(h, block)) return;
+  const size_t number = (block->size + sizeof(prefix) + POOL_STEP - 1) / POOL_STEP;
+  if (number >= POOLS || h->pools[number].count == POOL_KEPT) {
+    ml_free(block);
+    return;
+  }
+  block->next = h->pools[number].first;
+  h->pools[number].first = block;
+  ++h->pools[number].count;
 }
 
 static void *retake(void *block, size_t size, void *user) {
@@ -597,6 +625,11 @@ void ml_http2_free(ml_http2 *h) {
     next = s->next;
     destroy(s);
   }
+  for (size_t i = 0; i < POOLS; ++i)
+    for (prefix *block = h->pools[i].first, *next; block != NULL; block = next) {
+      next = block->next;
+      ml_free(block);
+    }
   drop(&h->out);
   ml_free(h->fields);
   ml_free(h);
@@ -810,10 +843,9 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *into, size
 static ml_status submit(ml_http2 *h, stream *s, int status, const ml_http2_field *fields, size_t field_count, const ml_http2_field *more,
                         size_t more_count, bool with_body, ml_error *err) {
   nghttp2_nv pairs[ML_HTTP2_MAX_RESPONSE_FIELDS + 1];
-  char digits[12];
   if (status < 200 || status > 999) return ml_fail(err, ML_INVALID_ARGUMENT, "invalid response status %d", status);
-  snprintf(digits, sizeof(digits), "%d", status);
-  pairs[0] = (nghttp2_nv){ (uint8_t *)":status", (uint8_t *)digits, 7, 3, NGHTTP2_NV_FLAG_NONE };
+  const char digits[3] = { (char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10) };
+  pairs[0] = (nghttp2_nv){ (uint8_t *)":status", (uint8_t *)(uintptr_t)digits, 7, 3, NGHTTP2_NV_FLAG_NONE };
   size_t count = 1;
   if (!append_fields(pairs, &count, fields, field_count) || !append_fields(pairs, &count, more, more_count))
     return ml_fail(err, ML_INVALID_ARGUMENT, "more than %u response header fields", ML_HTTP2_MAX_RESPONSE_FIELDS);
