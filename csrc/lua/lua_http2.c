@@ -24,7 +24,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -317,8 +316,10 @@ static int session_respond(lua_State *L) {
   collect(L, 4, &head);
   collect(L, 6, &tail);
   if (!with_trailers && !bodiless) {
-    const int n = snprintf(digits, sizeof(digits), "%zu", length);
-    add(L, &head, "content-length", 14, digits, (size_t)n);
+    size_t at = sizeof(digits), rest = length;
+    do digits[--at] = (char)('0' + rest % 10);
+    while ((rest /= 10) != 0);
+    add(L, &head, "content-length", 14, digits + at, sizeof(digits) - at);
   }
   if (head_only || bodiless) length = 0;
   const ml_status result = ml_http2_respond(h, id, status, head.list, head.count, body, length, tail.list, tail.count, &sent, &err);

@@ -6,7 +6,6 @@
  * expire. Structures and their small buffers are used again. */
 #include "net/http2.h"
 #include <nghttp2/nghttp2.h>
-#include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 
@@ -19,11 +18,21 @@
 #define MAX_METHOD 32u
 #define MAX_TRAILERS 8192u
 #define UNWANTED_MOST 65536u   /* of a body that is not wanted any more; clients take a RST_STREAM(NO_ERROR) worse than they should */
+#define RESERVE 4096u
+#define POOL_STEP 64u
+#define POOLS 9u               /* sizes up to 8 steps */
+#define POOL_KEPT 32u          /* blocks of each */
 #define CLOSING_SECONDS 1.0    /* how long such a rest may take */
 #define INVALID_COST 5.0       /* glitches that a malformed request counts for */
 
 typedef struct span { uint32_t at, length; } span;
 typedef struct buffer { char *bytes; size_t at, size, capacity; } buffer; /* what is in it: bytes[at, size) */
+typedef union prefix { /* libnghttp2 does not tell realloc the old size: it stands in front of blocks */
+  size_t size;
+  union prefix *next; /* in a pool */
+  char space[16];
+} prefix;
+typedef struct pool { prefix *first; size_t count; } pool;
 typedef struct stream stream;
 typedef struct list { stream *first, *last; } list;
 
@@ -57,6 +66,9 @@ struct ml_http2 {
   buffer out;
   ml_http2_field *fields; /* of the event that is told */
   bool settings_seen, doomed, failed, no_memory;
+  pool pools[POOLS]; /* blocks given back, by size: the same few sizes are asked for with every request */
+  size_t reserved;
+  prefix reserve[RESERVE / sizeof(prefix)]; /* see take */
 };
 
 void ml_http2_default_limits(ml_http2_limits *limits) {
@@ -69,37 +81,64 @@ void ml_http2_default_limits(ml_http2_limits *limits) {
 
 /* ---- memory ---- */
 
-/* libnghttp2 does not tell realloc the old size: it stands in front of every block */
-typedef union prefix { size_t size; char space[16]; } prefix;
-
-static void *take(size_t size, void *unused) {
-  (void)unused;
+/* libnghttp2 does not survive every allocation that fails (1.52 frees a DATA item twice). So small ones come from a reserve then, and the
+ * session ends as soon as it is back in our hands. */
+static void *take(size_t size, void *user) {
+  ml_http2 *h = user;
   size_t whole;
-  prefix *block = ml_add_size(size, sizeof(prefix), &whole) ? ml_alloc(whole) : NULL;
-  if (block == NULL) return NULL;
+  if (!ml_add_size(size, sizeof(prefix) + POOL_STEP - 1, &whole)) return NULL;
+  whole &= ~(size_t)(POOL_STEP - 1);
+  pool *p = whole < POOL_STEP * POOLS ? &h->pools[whole / POOL_STEP] : NULL;
+  prefix *block;
+  if (p != NULL && p->first != NULL) { /* one of this size has been given back before */
+    block = p->first;
+    p->first = block->next;
+    --p->count;
+    block->size = size;
+    return block + 1;
+  }
+  block = ml_alloc(whole);
+  if (block == NULL) {
+    h->no_memory = true;
+    if (whole > sizeof(h->reserve) - h->reserved) return NULL;
+    block = h->reserve + h->reserved / sizeof(prefix);
+    h->reserved += whole;
+  }
   block->size = size;
   return block + 1;
 }
 
-static void *take_zero(size_t count, size_t size, void *unused) {
+static bool reserved(const ml_http2 *h, const prefix *block) { return block >= h->reserve && block < h->reserve + RESERVE / sizeof(prefix); }
+
+static void *take_zero(size_t count, size_t size, void *user) {
   size_t whole;
-  void *block = ml_mul_size(count, size, &whole) ? take(whole, unused) : NULL;
+  void *block = ml_mul_size(count, size, &whole) ? take(whole, user) : NULL;
   return block != NULL ? memset(block, 0, whole) : NULL;
 }
 
-static void give(void *block, void *unused) {
-  (void)unused;
-  if (block != NULL) ml_free((prefix *)block - 1);
+static void give(void *memory, void *user) {
+  ml_http2 *h = user;
+  if (memory == NULL) return;
+  prefix *block = (prefix *)memory - 1;
+  if (reserved(h, block)) return;
+  const size_t number = (block->size + sizeof(prefix) + POOL_STEP - 1) / POOL_STEP;
+  if (number >= POOLS || h->pools[number].count == POOL_KEPT) {
+    ml_free(block);
+    return;
+  }
+  block->next = h->pools[number].first;
+  h->pools[number].first = block;
+  ++h->pools[number].count;
 }
 
-static void *retake(void *block, size_t size, void *unused) {
-  if (block == NULL) return take(size, unused);
-  prefix *old = (prefix *)block - 1;
-  size_t whole;
-  prefix *moved = ml_add_size(size, sizeof(prefix), &whole) ? ml_realloc(old, old->size + sizeof(prefix), whole) : NULL;
+static void *retake(void *block, size_t size, void *user) {
+  if (block == NULL) return take(size, user);
+  const size_t old = ((prefix *)block - 1)->size;
+  void *moved = take(size, user);
   if (moved == NULL) return NULL;
-  moved->size = size;
-  return moved + 1;
+  memcpy(moved, block, old < size ? old : size);
+  give(block, user);
+  return moved;
 }
 
 static void drop(buffer *b) {
@@ -268,6 +307,7 @@ static void refuse(ml_http2 *h, stream *s, int status, const char *message) {
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user) {
   ml_http2 *h = user;
   (void)session;
+  if (h->no_memory) return NGHTTP2_ERR_CALLBACK_FAILURE;
   if (head->type != NGHTTP2_CONTINUATION) h->head_since = head->type == NGHTTP2_HEADERS ? h->now : -1;
   /* PRIORITY means nothing to us (RFC 9113 5.3), and so it does not come to on_frame */
   return head->type == NGHTTP2_PRIORITY ? pay(h, &h->glitches, 1) : 0;
@@ -519,7 +559,7 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
 /* ---- life ---- */
 
 static ml_status set_up(ml_http2 *h, ml_error *err) {
-  nghttp2_mem memory = { NULL, take, give, take_zero, retake };
+  nghttp2_mem memory = { h, take, give, take_zero, retake };
   nghttp2_session_callbacks *callbacks = NULL;
   nghttp2_option *option = NULL;
   int code = nghttp2_session_callbacks_new(&callbacks);
@@ -550,8 +590,8 @@ static ml_status set_up(ml_http2 *h, ml_error *err) {
     code = nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, settings, sizeof(settings) / sizeof(settings[0]));
   }
   if (code == 0) code = nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0, (int32_t)h->limits.connection_window);
-  if (code == 0) return ML_OK;
-  if (code == NGHTTP2_ERR_NOMEM) return ml_fail_memory(err, sizeof(*h), "an HTTP/2 session");
+  if (code == 0 && !h->no_memory) return ML_OK;
+  if (code == NGHTTP2_ERR_NOMEM || h->no_memory) return ml_fail_memory(err, sizeof(*h), "an HTTP/2 session");
   return ml_fail(err, ML_INTERNAL, "HTTP/2 session: %s", nghttp2_strerror(code));
 }
 
@@ -585,6 +625,11 @@ void ml_http2_free(ml_http2 *h) {
     next = s->next;
     destroy(s);
   }
+  for (size_t i = 0; i < POOLS; ++i)
+    for (prefix *block = h->pools[i].first, *next; block != NULL; block = next) {
+      next = block->next;
+      ml_free(block);
+    }
   drop(&h->out);
   ml_free(h->fields);
   ml_free(h);
@@ -610,7 +655,7 @@ ml_status ml_http2_receive(ml_http2 *h, const void *bytes, size_t length, double
   h->room = room;
   refill(h);
   const ssize_t used = nghttp2_session_mem_recv(h->session, bytes, length);
-  if (used >= 0) return ML_OK;
+  if (used >= 0 && !h->no_memory) return ML_OK;
   h->doomed = true;
   if (used != NGHTTP2_ERR_NOMEM && !h->no_memory && used != NGHTTP2_ERR_BAD_CLIENT_MAGIC)
     (void)nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM); /* too many frames of some kind: its own limits */
@@ -798,10 +843,9 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *into, size
 static ml_status submit(ml_http2 *h, stream *s, int status, const ml_http2_field *fields, size_t field_count, const ml_http2_field *more,
                         size_t more_count, bool with_body, ml_error *err) {
   nghttp2_nv pairs[ML_HTTP2_MAX_RESPONSE_FIELDS + 1];
-  char digits[12];
   if (status < 200 || status > 999) return ml_fail(err, ML_INVALID_ARGUMENT, "invalid response status %d", status);
-  snprintf(digits, sizeof(digits), "%d", status);
-  pairs[0] = (nghttp2_nv){ (uint8_t *)":status", (uint8_t *)digits, 7, 3, NGHTTP2_NV_FLAG_NONE };
+  const char digits[3] = { (char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10) };
+  pairs[0] = (nghttp2_nv){ (uint8_t *)":status", (uint8_t *)(uintptr_t)digits, 7, 3, NGHTTP2_NV_FLAG_NONE };
   size_t count = 1;
   if (!append_fields(pairs, &count, fields, field_count) || !append_fields(pairs, &count, more, more_count))
     return ml_fail(err, ML_INVALID_ARGUMENT, "more than %u response header fields", ML_HTTP2_MAX_RESPONSE_FIELDS);
@@ -911,14 +955,15 @@ ml_status ml_http2_reset(ml_http2 *h, int32_t id, uint32_t code, ml_error *err) 
 ml_status ml_http2_output(ml_http2 *h, double now, const char **bytes, size_t *length, ml_error *err) {
   ml_status status = ML_OK;
   h->now = now;
+  if (h->no_memory && !h->failed) status = fail(h, NGHTTP2_ERR_NOMEM, err);
   if (h->out.at == h->out.size && !h->failed) {
     h->out.at = h->out.size = 0;
     while (h->out.size < OUTPUT_BATCH) {
       const uint8_t *piece = NULL;
       const ssize_t n = nghttp2_session_mem_send(h->session, &piece);
-      if (n == 0) break;
-      if (n < 0 || !append(&h->out, piece, (size_t)n, 1024)) {
-        if (n > 0) h->no_memory = true;
+      if (n == 0 && !h->no_memory) break;
+      if (n <= 0 || h->no_memory || !append(&h->out, piece, (size_t)n, 1024)) {
+        if (n >= 0) h->no_memory = true;
         h->failed = true; /* what was collected so far is whole frames, and can go */
         status = fail(h, (int)n, err);
         break;

@@ -1,5 +1,5 @@
 -- A model server with several processes for specs: lua test_workers.lua 'OPTIONS'; logs to standard output.
--- OPTIONS is a Lua table: rest (of mlserve.server), reload ("ok", "fail" or "raise"), start ("raise": workers fail to start).
+-- OPTIONS is a Lua table: rest, grpc, tls (of mlserve.server), reload ("ok", "fail" or "raise"), start ("raise": workers fail to start).
 -- Beside model "m": /who answers the process that serves, /sleep waits, /threads tells what predictions may use, /loads how often
 -- the model was loaded and by whom, /generation counts reloads, /spin never ends, /sum runs a parallel prediction.
 
@@ -15,7 +15,7 @@ local server
 io.stdout:setvbuf "line"
 if options.threads then core.set_threads(options.threads) end
 server = require("mlserve.serve.server") {
-  rest = options.rest,
+  rest = options.rest, grpc = options.grpc, tls = options.tls,
   log = function(level, message) print(level .. ": " .. message) end,
   reload = function()
     if options.reload == "raise" then error "broken configuration" end

@@ -30,6 +30,7 @@ local POLL = cqueues._POLL -- what cqueues.poll yields first, so that it passes 
 
 local READS_IN_A_ROW = 16    -- reads before other connections get their turn
 local BATCH_SECONDS = 0.005  -- requests that took this long together are answered before the next ones
+local LOOKS = 4              -- … which is looked at every so many
 local QUEUED_MOST = 262144   -- a streaming handler waits when this much of its answer is not sent
 local SENT_LEAST = 65536     -- bytes that a client must take within write_timeout
 local MAX_HEAD = 16384       -- the header list that is announced
@@ -332,7 +333,7 @@ end
 
 -- Everything the session has to tell. True when another coroutine reads from now on.
 local function dispatch(self)
-  local session, app, began = self.session, self.engine.app, nil
+  local session, app, began, count = self.session, self.engine.app, nil, 0
   local kind, id, first, second, query, headers, body = session:next()
   self.batching = true
   while kind do
@@ -351,13 +352,16 @@ local function dispatch(self)
         })
       end
       if handed_over then return true end
-      local now = monotime()
-      began = began or now
-      if now - began > BATCH_SECONDS then
-        began, self.batching = nil, false
-        if not flush(self) then return false end
-        poll(0)
-        self.batching = true
+      count = count + 1
+      if count % LOOKS == 0 then -- at the clock
+        local now = monotime()
+        began = began or now
+        if now - began > BATCH_SECONDS then
+          began, self.batching = nil, false
+          if not flush(self) then return false end
+          poll(0)
+          self.batching = true
+        end
       end
     elseif kind == HEAD then
       if app.streaming and app:streaming(first, second) and start_streaming(self, id) then return true end
