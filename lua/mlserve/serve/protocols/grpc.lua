@@ -53,7 +53,11 @@ local OK_TRAILERS = { ["grpc-status"] = "0" }
 -- Loaded when first needed.
 local function core() return require "mlserve.core" end
 local function net() return require "mlserve.net" end
-local function clock() return core().clock() end
+local core_clock
+local function clock()
+  if not core_clock then core_clock = core().clock end
+  return core_clock()
+end
 
 --- Settings with `given` put over the defaults.
 ---@param given? table max_message, max_response, compress_from, level; log: function(level, message)
