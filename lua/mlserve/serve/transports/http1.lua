@@ -493,7 +493,13 @@ connection_methods.linger, connection_methods.receive, connection_methods.send =
 function connection_methods:get_next_incoming_stream()
   local engine = self.engine
   local ok, err = pcall(self.is_http2 and http2.serve or serve, self, "")
-  if not ok and not self.aborted then engine.log("error", format("%s: %s", self:peer(), tostring(err))) end
+  if not ok and not self.aborted then
+    engine.log("error", format("%s: %s", self:peer(), tostring(err)))
+    if err == "not enough memory" and not self.is_http2 and not self.http2 then -- what was read is garbage by now, and an answer takes little
+      collectgarbage()
+      pcall(refuse, self, 503, "out of memory")
+    end
+  end
   if self.buffered ~= 0 then buffer_done(self) end
   engine.connections[self] = nil
   return nil
