@@ -289,14 +289,16 @@ describe("execute", function()
   it("is reached by handle from other Lua states", function()
     local worker = require "mlserve.serve.transports.nginx_worker"
     local model = servable(summing(), { mode = "always" })
-    assert.are.same({ { 6 } }, predictions(worker.call(model:handle(), "predict_json", body { 1, 2, 3 })))
+    assert.are.same({ { 6 } }, predictions(worker.call(model:handle(), false, "predict_json", body { 1, 2, 3 })))
     assert.are.equal(1, model:batch_stats().jobs)
-    local text = worker.call(model:handle(), "infer", cjson.encode {
+    local text = worker.call(model:handle(), false, "infer", cjson.encode {
       inputs = { { name = "x", datatype = "FP32", shape = { 1, 3 }, data = { 1, 2, 4 } } },
     }, nil, { model = "name", version = "7" })
     assert.are.same({ "name", { 7 } }, { cjson.decode(text).model_name, cjson.decode(text).outputs[1].data })
     assert.are.equal(2, model:batch_stats().jobs)
-    assert.are.equal("NOT_FOUND", select(3, worker.call(4711, "predict_json", "")))
+    assert.are.equal("NOT_FOUND", select(3, worker.call(4711, false, "predict_json", "")))
+    assert.are.same({ { 6 } }, predictions(worker.call(model:handle(), core.clock() + 60, "predict_json", body { 1, 2, 3 })))
+    assert.are.equal("DEADLINE_EXCEEDED", select(3, worker.call(model:handle(), core.clock() - 1, "predict_json", body { 1, 2, 3 })))
   end)
 end)
 

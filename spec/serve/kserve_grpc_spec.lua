@@ -217,9 +217,9 @@ describe("GRPCInferenceService", function()
     local worker = require "mlserve.serve.transports.nginx_worker"
     local servable = pair()
     servable:batching { mode = "always" }
-    assert.are.equal(golden.requests.both[2], hex((worker.call(servable:handle(), "infer_proto", request_of "both", nil, "m", "3"))))
+    assert.are.equal(golden.requests.both[2], hex((worker.call(servable:handle(), false, "infer_proto", request_of "both", nil, "m", "3"))))
     assert.are.equal(1, servable:batch_stats().jobs)
-    local _, message, code = worker.call(servable:handle(), "infer_proto", request_of "shape", nil, "m", "3")
+    local _, message, code = worker.call(servable:handle(), false, "infer_proto", request_of "shape", nil, "m", "3")
     assert.are.same({ REFUSALS.shape, "INVALID_ARGUMENT" }, { message, code })
   end)
 

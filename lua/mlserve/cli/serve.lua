@@ -104,10 +104,9 @@ function serve.run(args)
   if args.admin and args.workers > 1 then return nil, "--admin needs --workers 1: a worker loads and unloads for itself only", 2 end
   local tls, wrong = tls_of(args)
   if tls == false then return nil, wrong, 2 end
-  if args.transport == "nginx" and (tls or args.grpc_port) then return nil, "--grpc-port and TLS need --transport http", 2 end
   if args.grpc_port and args.no_tcp then return nil, "--grpc-port or --no-tcp", 2 end
   if args.transport == "nginx" and args.refuse_connections then return nil, "--refuse-connections is not for --transport nginx, which has limit_conn", 2 end
-  if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of) end
+  if args.transport == "nginx" then return require("mlserve.cli.serve_nginx").run(args, monitoring_of, tls) end
   if args.no_tcp and not args.unix_socket then return nil, "--no-tcp needs --unix-socket", 2 end
   if args.threads then require("mlserve.core").set_threads(args.threads) end
   if args.batching_parameters_file then

@@ -2,7 +2,7 @@
 --
 -- A cheap model runs here and now. The requests of others go to the servable's threads (mlserve.serve.batching decides which),
 -- and this coroutine waits for an eventfd that cqueues polls; without an event loop of cqueues the caller blocks (in nginx that is
--- a thread of its pool: transports.nginx_pool). A request's fields `timeout` (seconds that it may stay in the queue), `priority`
+-- a thread of its pool: transports.nginx_pool, where the time-out counts). A request's fields `timeout` (seconds that it may stay in the queue), `priority`
 -- (1 is served before 2; 100 when it has none) and `closed` (a cqueues condition: nobody wants the answer any more) are honoured
 -- when they are there.
 
@@ -108,6 +108,13 @@ local function elsewhere(start, servable, request, ...)
   return job:text()
 end
 
+-- Without a batcher of this process: now. A model in nginx has a queue of its own, and takes the request along.
+local function here(servable, request, method, ...)
+  local answer = request and servable.answer
+  if answer then return answer(servable, request, method, ...) end
+  return servable[method](servable, ...)
+end
+
 --- Answers a predict request of TensorFlow Serving's REST protocol.
 ---@param entry table of the repository
 ---@param body string
@@ -119,7 +126,7 @@ end
 function M.predict_json(entry, body, request, signature)
   local servable = entry.servable
   local batched = servable.batched
-  if not batched or not batched(servable) then return servable:predict_json(body, signature) end
+  if not batched or not batched(servable) then return here(servable, request, "predict_json", body, signature) end
   return elsewhere(start_json, servable, request, body, signature)
 end
 
@@ -135,7 +142,7 @@ end
 function M.infer(entry, body, request, json_size, names)
   local servable = entry.servable
   local batched = servable.batched
-  if not batched or not batched(servable) then return servable:infer(body, json_size, names) end
+  if not batched or not batched(servable) then return here(servable, request, "infer", body, json_size, names) end
   return elsewhere(start_infer, servable, request, body, json_size, names)
 end
 
@@ -152,7 +159,9 @@ end
 function M.proto(entry, method, bytes, request, signature, content)
   local servable = entry.servable
   local batched = servable.batched
-  if not batched or not batched(servable) then return servable[method](servable, bytes, signature, entry.name, entry.version, content) end
+  if not batched or not batched(servable) then
+    return here(servable, request, method, bytes, signature, entry.name, entry.version, content)
+  end
   return elsewhere(start_proto, servable, request, method, bytes, signature, entry.name, entry.version, content)
 end
 

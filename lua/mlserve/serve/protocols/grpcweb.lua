@@ -166,7 +166,7 @@ local function wrap_handler(handler, policy)
     local kind, answer_kind = kind_of(request)
     if not kind then return handler(request) end
     local raw, stream, response = request.stream, nil, nil
-    headers["content-type"], headers["grpc-accept-encoding"] = "application/grpc", nil
+    headers["content-type"], headers["grpc-accept-encoding"] = "application/grpc", "identity"
     if raw then
       stream = setmetatable({
         raw = raw, request = request, kind = answer_kind, text_in = kind == TEXT, left = "", headers = {}, started = false, policy = policy,

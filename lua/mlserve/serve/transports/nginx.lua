@@ -2,7 +2,7 @@
 --
 --   init_by_lua_block        { require("mlserve.nginx").init { models = { cancer = "models/cancer" } } }
 --   init_worker_by_lua_block { require("mlserve.nginx").init_worker() }
---   content_by_lua_block     { require("mlserve.nginx").handler() }                       # every REST protocol
+--   content_by_lua_block     { require("mlserve.nginx").handler() }                       # every protocol; gRPC's trailers: see docs/grpc.md
 --   access_by_lua_block      { require("mlserve.nginx").score { model = "cancer", features = { { header = "x-a" }, 2, 3 },
 --                                deny = { above = 0.9 } } }
 --
@@ -17,6 +17,7 @@ local features = require "mlserve.serve.transports.nginx_features"
 local grpc_services = require "mlserve.serve.protocols.grpc_services"
 local kserve = require "mlserve.serve.protocols.kserve"
 local metrics = require "mlserve.serve.metrics"
+local nginx_client = require "mlserve.serve.transports.nginx_client"
 local nginx_pool = require "mlserve.serve.transports.nginx_pool"
 local openapi = require "mlserve.serve.openapi"
 local options = require "mlserve.options"
@@ -41,6 +42,7 @@ local INIT_RULES = {
   directories = { type = "table" },
   scores = { type = "table" },
   cors = { type = "boolean", default = false },
+  grpc = { type = "table" },
   compression = { type = "table" },
   limits = { type = "table" },
   threads = { type = "integer", min = 1, max = 1024, default = 1 },
@@ -59,6 +61,15 @@ local INIT_RULES = {
   config_interval = { type = "number", min = 0, default = 0 },
   metrics = { type = { "boolean", "table" }, default = true },
   access_log = { type = "string" },
+}
+
+local GRPC_RULES = { -- of mlserve.serve.protocols.grpc_services
+  max_message = { type = "number", min = 1 },
+  max_response = { type = "number", min = 1 },
+  compress_from = { type = "number", min = 0 },
+  cors = { type = { "boolean", "string", "table" } },
+  tensor_content = { type = "boolean" },
+  web = { type = "boolean" },
 }
 
 local function log(level, ...) ngx.log(level, "mlserve: ", ...) end
@@ -110,6 +121,9 @@ function M.init(given)
   }
   local merging, problem = batching.config(values.batching)
   if not merging then error("mlserve.nginx.init: batching: " .. problem, 2) end
+  local grpc = options.check(values.grpc or {}, GRPC_RULES, "mlserve.nginx.init: grpc")
+  grpc.admin, grpc.log, grpc.stopping = values.admin, log_line, function() return ngx.worker.exiting() end
+  if grpc.cors == nil then grpc.cors = values.cors end
   local application = app.new { compression = values.compression }
   local models = repository.new(repository_options(values, pool, merging, application))
   local errors = {}
@@ -122,7 +136,7 @@ function M.init(given)
   end
   application:mount(tfserving.routes(models, { cors = values.cors }))
   application:mount(kserve.routes(models, { admin = values.admin }))
-  grpc_services.mount(application, models, { admin = values.admin, cors = values.cors, log = log_line })
+  grpc_services.mount(application, models, grpc)
   note(metrics.watch(application, models, values.metrics, values.access_log, log_line, every_second))
   openapi.mount(application)
   for name, source in pairs(values.models or {}) do
@@ -212,7 +226,10 @@ local function begin(premature)
   end)
   if not ok then log(ngx.ERR, "measuring models: ", tostring(message)) end
   if state.watch > 0 then
-    models.sleep = ngx.sleep
+    models.sleep = function(seconds) -- a request that loads a model must get to its end
+      nginx_client.watch()
+      ngx.sleep(seconds)
+    end
     turn()
   end
 end
@@ -274,6 +291,120 @@ local function split_target(uri)
   return path, query
 end
 
+---------------------------------------------------------------------------------------------------------------------------
+-- gRPC: what follows the body. nginx sends the trailers that the configuration names, with what their variables hold in the end.
+
+local trailer_variables = setmetatable({
+  ["grpc-status"] = "grpc_status", ["grpc-message"] = "grpc_message", ["grpc-status-details-bin"] = "grpc_status_details_bin",
+}, {
+  __index = function(names, name) -- names are a program's own, and few
+    local variable = "grpc_trailer_" .. gsub(name, "[^%w]", "_")
+    names[name] = variable
+    return variable
+  end,
+})
+
+local NEEDS = "for gRPC the location needs `set $grpc_status \"\"; add_trailer grpc-status $grpc_status;`, and the same with grpc_message and "
+  .. "grpc_status_details_bin"
+local UNCONFIGURED = { status = 501, headers = { ["content-type"] = "text/plain; charset=utf-8" }, body = "gRPC is not configured at this location\n" }
+local missing = {} -- trailers that the log has been told about
+
+local function set_variable(name, value) ngx.var[trailer_variables[name]] = value end
+
+local function set_status(trailers)
+  local var = ngx.var
+  var.grpc_status = trailers["grpc-status"]
+  if trailers["grpc-message"] then var.grpc_message = trailers["grpc-message"] end
+  if trailers["grpc-status-details-bin"] then var.grpc_status_details_bin = trailers["grpc-status-details-bin"] end
+end
+
+-- Metadata without a variable becomes header fields when these have not been sent.
+local function set_trailers(trailers, fields)
+  local ok, problem = pcall(set_status, trailers)
+  if not ok then
+    log(ngx.ERR, NEEDS, ": ", problem)
+    return false
+  end
+  for name, value in pairs(trailers) do
+    if sub(name, 1, 5) ~= "grpc-" and not pcall(set_variable, name, value) then
+      if fields then fields[name] = value end
+      if not missing[name] then
+        missing[name] = true
+        log(ngx.WARN, format("trailer '%s' is %s: the location lacks `set $%s \"\"; add_trailer %s $%s;`", name,
+          fields and "sent as a header field" or "not sent", trailer_variables[name], name, trailer_variables[name]))
+      end
+    end
+  end
+  return true
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- streams: nginx gives the body of a request over HTTP/2 only as a whole, so a client is answered once it has said everything
+
+local stream_methods = {}
+local stream_mt = { __name = "mlserve.nginx.stream", __index = stream_methods }
+
+local function send_fields(given)
+  local fields = ngx.header
+  for name, value in pairs(given or {}) do fields[name] = value end
+end
+
+function stream_methods:read()
+  local body = self.body
+  if self.client.gone then return nil, "cancelled" end
+  self.body = nil
+  if body and body ~= "" then return body end
+  return nil, "end"
+end
+
+function stream_methods:write(bytes)
+  if not self.started then
+    self.started = true
+    send_fields(self.headers)
+  end
+  if self.client.gone or not ngx.print(bytes) or not ngx.flush(true) then
+    self.client.gone = true
+    return nil, "cancelled"
+  end
+  return true
+end
+
+---------------------------------------------------------------------------------------------------------------------------
+-- requests
+
+local function respond(response)
+  local fields, body, trailers = ngx.header, response.body or "", response.trailers
+  if trailers and not set_trailers(trailers, fields) then
+    response = UNCONFIGURED
+    body, trailers = response.body, nil
+  end
+  if response.status ~= 200 then ngx.status = response.status end
+  if response.headers then
+    for name, value in pairs(response.headers) do fields[name] = value end
+  end
+  if not trailers then
+    if response.status ~= 204 then fields["content-length"] = #body end
+    ngx.print(body)
+  elseif body ~= "" then
+    ngx.print(body)
+  else -- no frame with the end of the stream before that of the trailers
+    ngx.send_headers()
+    ngx.eof()
+  end
+end
+
+local function answer_stream(request)
+  local client = nginx_client.watch()
+  local stream = setmetatable({ body = request.body, client = client, headers = {}, started = false }, stream_mt)
+  request.stream, request.body = stream, nil
+  local response = state.app:handle(request)
+  if not stream.started then return respond(response) end
+  if client.gone then return end
+  if response.body and response.body ~= "" then ngx.print(response.body) end
+  if response.trailers then set_trailers(response.trailers) end
+  ngx.eof()
+end
+
 local HANDLER_RULES = { prefix = { type = "string", default = "" } }
 
 --- Answers the request of this location; call it from content_by_lua. `prefix` is cut off the path: with prefix = "/ml" the
@@ -283,30 +414,23 @@ function M.handler(given)
   local prefix = given and options.check(given, HANDLER_RULES, "mlserve.nginx.handler").prefix or ""
   local path, query = split_target(ngx.var.request_uri)
   local body, message = M.body()
-  local response
   if sub(path, 1, #prefix) == prefix then path = sub(path, #prefix + 1) end
   if state and not state.started then M.init_worker() end
   if not state then
     log(ngx.ERR, "init was not called in init_by_lua")
-    response = { status = 503, body = "no models\n" }
+    return respond { status = 503, body = "no models\n" }
   elseif not body then
     log(ngx.ERR, "request body: ", message)
-    response = { status = 500, body = "cannot read the request body\n" }
-  else
-    response = state.app:handle {
-      method = ngx.req.get_method(), path = path == "" and "/" or path, query = query,
-      headers = setmetatable({}, headers_mt), body = body,
-      peer = state.app.observer and state.app.observer.access_log and ngx.var.remote_addr or nil,
-    }
+    return respond { status = 500, body = "cannot read the request body\n" }
   end
-  if response.status ~= 200 then ngx.status = response.status end
-  local fields = ngx.header
-  if response.headers then
-    for name, value in pairs(response.headers) do fields[name] = value end
-  end
-  body = response.body or ""
-  fields["content-length"] = #body
-  ngx.print(body)
+  local application = state.app
+  local request = {
+    method = ngx.req.get_method(), path = path == "" and "/" or path, query = query,
+    headers = setmetatable({}, headers_mt), body = body,
+    peer = application.observer and application.observer.access_log and ngx.var.remote_addr or nil,
+  }
+  if application:streaming(request.method, request.path) then return answer_stream(request) end
+  return respond(application:handle(request))
 end
 
 ---------------------------------------------------------------------------------------------------------------------------

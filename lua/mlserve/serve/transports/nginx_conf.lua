@@ -1,7 +1,7 @@
 --- nginx's configuration for `mlserve serve --transport nginx`, and what has to be known about the nginx that is installed.
 
 local concat, find, format, gsub, match = table.concat, string.find, string.format, string.gsub, string.match
-local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
+local ipairs, pairs, tonumber, tostring, type = ipairs, pairs, tonumber, tostring, type
 local sort = table.sort
 
 local M = {}
@@ -35,6 +35,7 @@ http {
   send_timeout {write_timeout};
   keepalive_requests 1000000;
   default_type application/octet-stream;
+  lua_check_client_abort on;
   {resty_core}
   {worker_states}
   lua_package_path "{path}";
@@ -42,15 +43,55 @@ http {
   init_by_lua_file "{directory}/init.lua";
   init_worker_by_lua_block { require("mlserve.nginx").init_worker() }
 
-  server {
-    listen {listen};
-    location / { content_by_lua_block { require("mlserve.nginx").handler() } }
-    # what nginx refuses by itself: too large, malformed
-    error_page 413 = @refused;
-    location @refused { internal; default_type application/json; return 413 '{"error": "the body is over the limit of {max_body_text} bytes"}'; }
-  }
+{servers}
 }
 ]]
+
+local SERVER = [[
+  server {
+    {listen}
+    {tls}
+    {http2}
+    location / {
+      # what follows the body of a gRPC answer; nginx leaves out what is empty
+      set $grpc_status "";
+      set $grpc_message "";
+      set $grpc_status_details_bin "";
+      if ($http_content_type ~ "^application/grpc([+;]|$)") {
+        add_trailer grpc-status $grpc_status;
+        add_trailer grpc-message $grpc_message;
+        add_trailer grpc-status-details-bin $grpc_status_details_bin;
+        error_page 413 = @too_large;
+        content_by_lua_block { require("mlserve.nginx").handler() }
+      }
+      # what nginx refuses by itself: too large, malformed
+      error_page 413 = @refused;
+      content_by_lua_block { require("mlserve.nginx").handler() }
+    }
+    location @refused { internal; default_type application/json; return 413 '{"error": "the body is over the limit of {max_body} bytes"}'; }
+    location @too_large {
+      internal;
+      default_type application/grpc;
+      set $grpc_status 8;
+      add_trailer grpc-status $grpc_status;
+      add_trailer grpc-message "Received message larger than max ({max_body})";
+      return 200;
+    }
+  }]]
+
+local HTTP2 = [[
+http2_max_concurrent_streams 128;
+    large_client_header_buffers 4 32k;
+    client_body_buffer_size 4m;
+    underscores_in_headers on;]]
+
+local TLS = [[
+ssl_certificate "{cert}";
+    ssl_certificate_key "{key}";
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ciphers {ciphers};
+    ssl_prefer_server_ciphers on;
+    ssl_session_tickets off;]]
 
 -- A text inside double quotes of nginx's configuration; nil when it cannot be put there.
 local function quoted(text)
@@ -91,14 +132,49 @@ function M.describe(text)
   }
 end
 
+-- Whether this nginx has `http2 on`, with which a port speaks HTTP/1.1 and HTTP/2 without TLS too; before, a port without TLS speaks either.
+local function is_mixed(version)
+  local major, minor, patch = match(version, "^(%d+)%.(%d+)%.?(%d*)")
+  if not major then return false end
+  return (tonumber(major) * 1000 + tonumber(minor)) * 1000 + (tonumber(patch) or 0) >= 1025001
+end
+
+-- The lines of server {} on where to listen and what to speak there.
+local function listen_lines(given, values)
+  local lines, mixed = {}, is_mixed(given.nginx.version)
+  local http2 = false
+  for i, each in ipairs(given.listen) do
+    local address = quoted(each.address)
+    if not address or find(address, "[%s;{}]") then return nil, format("cannot listen on '%s'", each.address) end
+    local secure, both = given.tls and not each.plain, each.http2 or given.tls and not each.plain
+    http2 = http2 or both
+    lines[i] = format("listen %s%s%s;", address, secure and " ssl" or "", both and not mixed and " http2" or "")
+  end
+  values.listen = concat(lines, "\n    ")
+  values.http2 = http2 and (mixed and "http2 on;\n    " or "") .. HTTP2 or ""
+  values.tls = ""
+  if given.tls then
+    local tls = { ciphers = given.tls.ciphers }
+    for _, name in ipairs { "cert", "key", "client_ca" } do
+      tls[name] = given.tls[name] and quoted(given.tls[name])
+      if given.tls[name] and not tls[name] then
+        return nil, format("%s '%s': nginx's configuration cannot hold '$' and control characters", name, given.tls[name])
+      end
+    end
+    values.tls = gsub(TLS, "{([%l_]+)}", tls)
+    if tls.client_ca then values.tls = values.tls .. format('\n    ssl_client_certificate "%s";\n    ssl_verify_client on;', tls.client_ca) end
+  end
+  return true
+end
+
 --- The configuration.
----@param given table directory, workers, listen (array), path, cpath (of LuaJIT's modules), nginx (of `describe`), exists:
---- function(path) -> boolean, user, level, pool (threads of the pool), and limits: connections, max_body, head_timeout,
---- body_timeout, idle_timeout, write_timeout, drain_timeout
+---@param given table directory, workers, listen (array of { address, http2: speak that too, plain: without TLS }), tls = { cert, key, client_ca
+--- (files), ciphers }, path, cpath (of LuaJIT's modules), nginx (of `describe`), exists: function(path) -> boolean, user, level, pool
+--- (threads of the pool), and limits: connections, max_body, head_timeout, body_timeout, idle_timeout, write_timeout, drain_timeout
 ---@return string|nil text
 ---@return string|nil message
 function M.render(given)
-  local nginx, values, modules, listens = given.nginx, {}, {}, {}
+  local nginx, values, modules = given.nginx, {}, {}
   if not nginx.lua then
     for _, name in ipairs { "ndk_http_module.so", "ngx_http_lua_module.so" } do
       local path = nginx.modules .. "/" .. name
@@ -110,10 +186,8 @@ function M.render(given)
       end
     end
   end
-  for i, address in ipairs(given.listen) do
-    listens[i] = quoted(address)
-    if not listens[i] or find(address, "[%s;{}]") then return nil, format("cannot listen on '%s'", address) end
-  end
+  local ok, message = listen_lines(given, values)
+  if not ok then return nil, message end
   values.modules = concat(modules, "\n")
   values.user = given.user and "user " .. given.user .. ";" or ""
   values.workers = tostring(given.workers or 1)
@@ -123,17 +197,16 @@ function M.render(given)
   values.resty_core = nginx.openresty and "" or "lua_load_resty_core off;"
   values.connections = tostring(given.connections or 4096)
   values.max_body = tostring(given.max_body or 64 * 1024 * 1024)
-  values.max_body_text = values.max_body
   values.head_timeout = format("%dms", (given.head_timeout or 10) * 1000)
   values.body_timeout = format("%dms", (given.body_timeout or 30) * 1000)
   values.idle_timeout = format("%dms", (given.idle_timeout or 75) * 1000)
   values.write_timeout = format("%dms", (given.write_timeout or 30) * 1000)
   values.drain = format("%dms", (given.drain_timeout or 30) * 1000)
-  values.listen = concat(listens, ";\n    listen ")
   for _, name in ipairs { "directory", "path", "cpath" } do
     values[name] = quoted(given[name])
     if not values[name] then return nil, format("%s '%s': nginx's configuration cannot hold '$' and control characters", name, given[name]) end
   end
+  values.servers = gsub(SERVER, "{([%l_0-9]+)}", values)
   return (gsub(TEMPLATE, "{([%l_]+)}", values))
 end
 

@@ -6,10 +6,12 @@
 -- than `states` tasks are under way in a worker; others wait their turn, up to `queue` of them.
 
 local format = string.format
-local floor, max = math.floor, math.max
+local floor, max, min = math.floor, math.max, math.min
 local getmetatable, pairs, pcall, select, setmetatable, tostring, type =
   getmetatable, pairs, pcall, select, setmetatable, tostring, type
 local unpack = unpack or table.unpack -- luacheck: ignore
+
+local nginx_client = require "mlserve.serve.transports.nginx_client"
 
 local ngx = ngx -- luacheck: ignore
 
@@ -19,6 +21,8 @@ local mt = { __name = "mlserve.nginx_pool", __index = methods }
 
 local WORKER = "mlserve.serve.transports.nginx_worker"
 local NO_STATE = "no available Lua vm" -- nginx's words
+local DEADLINE = "Deadline Exceeded"
+local LOOK = 0.05 -- seconds between looks whether the client of a waiting request is still there
 local MAY_WAIT = { rewrite = true, access = true, content = true, timer = true }
 
 --- The pool of one worker process.
@@ -48,21 +52,28 @@ local function leave(self)
   if self.waiting > 0 and self.gate then self.gate:post(1) end
 end
 
+local function clock() return require("mlserve.core").clock() end
+
 -- Takes a place among the running; nil, message, code when there is none. `ticket` says what its holder has to give back.
 local function enter(self, ticket)
   if self.running >= self.states then
     if self.waiting >= self.limit then
       return nil, format("%d requests wait for a thread already", self.waiting), "UNAVAILABLE"
     end
-    local gate, deadline = gate_of(self), ngx.now() + self.wait
+    local gate, client = gate_of(self), nginx_client.watch()
+    local latest = ticket.deadline
+    local deadline = clock() + self.wait
+    if latest and latest < deadline then deadline = latest end
     self.waiting, ticket.state = self.waiting + 1, "waiting"
     repeat
-      local left = deadline - ngx.now()
-      if left <= 0 then
+      local left = deadline - clock()
+      if left <= 0 or client.gone then
         self.waiting, ticket.state = self.waiting - 1, nil
+        if client.gone then return nil, "Cancelled", "CANCELLED" end
+        if deadline == latest then return nil, DEADLINE, "DEADLINE_EXCEEDED" end
         return nil, format("no thread became free within %g s", self.wait), "UNAVAILABLE"
       end
-      if gate then gate:wait(left) else ngx.sleep(0.001) end
+      if gate then gate:wait(min(left, LOOK)) else ngx.sleep(0.001) end
     until self.running < self.states
     self.waiting = self.waiting - 1
   end
@@ -85,6 +96,7 @@ local function pack(...) return { n = select("#", ...), ... } end
 
 -- Runs a function of nginx_worker in a thread: what it returns, or nil, message, code.
 local function run(self, ticket, name, ...)
+  nginx_client.watch() -- the coroutine must not be killed before the ticket is given back
   local entered, message, code = enter(self, ticket)
   if not entered then
     give_back(self, ticket)
@@ -143,8 +155,8 @@ local DIRECT = {
   signatures = true, model = true, version = true, handle = true, give = true, io = true, max_batch = true, statistics = true, batch_stats = true,
 }
 
--- In a thread, or here when there is none.
-local function offload(model, method, ...)
+-- In a thread, or here when there is none. request: may have a timeout
+local function offload(model, request, method, ...)
   local pool, servable = model.pool, model.servable
   if not servable then return nil, "the model has just been unloaded", "UNAVAILABLE" end
   if not pool:usable() then return servable[method](servable, ...) end
@@ -153,15 +165,25 @@ local function offload(model, method, ...)
     if not handle then return nil, message, code end
     model.number = handle
   end
-  local ticket = { model = model }
+  local timeout = request and request.timeout
+  local ticket = { model = model, deadline = timeout and clock() + timeout }
   model.busy = model.busy + 1
   pool.ticket = ticket -- for `within`, which looks before anything else runs
-  return run(pool, ticket, "call", model.number, method, ...)
+  return run(pool, ticket, "call", model.number, ticket.deadline or false, method, ...)
+end
+
+--- Answers a request by a method of the servable that takes its bytes.
+---@param request table timeout: seconds until nobody wants the answer any more
+---@param method string
+---@param bytes string
+function model_methods.answer(model, request, method, bytes, ...)
+  if #bytes <= model.inline_bytes then return model.servable[method](model.servable, bytes, ...) end
+  return offload(model, request, method, bytes, ...)
 end
 
 function model_methods.predict_json(model, body, signature)
   if #body <= model.inline_bytes then return model.servable:predict_json(body, signature) end
-  return offload(model, "predict_json", body, signature)
+  return offload(model, nil, "predict_json", body, signature)
 end
 
 function model_methods.close(model)
@@ -179,7 +201,7 @@ local function add_methods(servable)
     elseif not model_methods[name] and not MERGING[name] then
       model_methods[name] = function(model, body, ...)
         if type(body) ~= "string" or #body <= model.inline_bytes then return model.servable[name](model.servable, body, ...) end
-        return offload(model, name, body, ...)
+        return offload(model, nil, name, body, ...)
       end
     end
   end

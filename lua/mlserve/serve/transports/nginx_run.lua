@@ -5,6 +5,7 @@
 
 local nginx_conf = require "mlserve.serve.transports.nginx_conf"
 local options = require "mlserve.options"
+local tls = require "mlserve.serve.transports.tls"
 
 local find, format, gmatch, gsub, match = string.find, string.format, string.gmatch, string.gsub, string.match
 
@@ -17,6 +18,8 @@ local RULES = {
   nginx = { type = "string", default = "nginx" },
   host = { type = "string", default = "127.0.0.1" },
   port = { type = { "integer", "boolean" }, min = 0, max = 65535, default = 8501 }, -- false: no TCP
+  grpc_port = { type = "integer", min = 0, max = 65535 },
+  tls = { type = "table" },
   unix_socket = { type = "string" },
   workers = { type = "integer", min = 1, default = 1 },
   pool = { type = "integer", min = 1, max = 256, default = 4 },
@@ -106,6 +109,31 @@ local function answers(host, port)
   return ok and true or false
 end
 
+-- A path that does not hang on where nginx looks.
+local function absolute(path)
+  if find(path, "^/") then return path end
+  return match(output "pwd", "^[^\n]*") .. "/" .. path
+end
+
+-- The option `tls` of nginx_conf: files, checked by whom the stand-alone server would check them. TensorFlow Serving's file holds texts.
+local function tls_files(given, directory)
+  local context, message = tls.context(given)
+  if not context then return nil, message end
+  local files = { ciphers = tls.CIPHERS }
+  local texts = given.config and tls.texts(given) or given
+  for _, name in ipairs { "cert", "key", "client_ca" } do
+    if texts[name] and given.config then
+      files[name] = directory .. "/" .. name .. ".pem" -- the directory is for our eyes only
+      local ok
+      ok, message = write(files[name], texts[name])
+      if not ok then return nil, message end
+    elseif texts[name] then
+      files[name] = absolute(texts[name])
+    end
+  end
+  return files
+end
+
 local function prepare(values, directory)
   local described = output(shell_word(values.nginx) .. " -V 2>&1")
   local address = find(values.host, ":", 1, true) and "[" .. values.host .. "]" or values.host
@@ -115,13 +143,20 @@ local function prepare(values, directory)
   end
   local path, cpath = M.paths()
   if not path then return nil, cpath end
-  if values.port then listen[1] = format("%s:%d", address, values.port) end
-  if values.unix_socket then listen[#listen + 1] = "unix:" .. values.unix_socket end
+  if values.port then listen[1] = { address = format("%s:%d", address, values.port) } end
+  if values.grpc_port then listen[#listen + 1] = { address = format("%s:%d", address, values.grpc_port), http2 = true } end
+  if values.unix_socket then listen[#listen + 1] = { address = "unix:" .. values.unix_socket, plain = true } end
   if #listen == 0 then return nil, "neither a port nor a Unix socket to listen at" end
   local user = match(output "id -u", "^0%s") and match(output "id -un", "^%S+") or nil
   values.init.pool, values.init.pool_states = "mlserve", values.pool
-  local text, message = nginx_conf.render {
-    directory = directory, workers = values.workers, listen = listen, path = path, cpath = cpath,
+  local files, message
+  if values.tls then
+    files, message = tls_files(values.tls, directory)
+    if not files then return nil, message end
+  end
+  local text
+  text, message = nginx_conf.render {
+    directory = directory, workers = values.workers, listen = listen, tls = files, path = path, cpath = cpath,
     nginx = nginx_conf.describe(described), exists = exists, user = user, pool = values.pool,
     connections = values.max_connections, max_body = values.max_body, head_timeout = values.head_timeout,
     body_timeout = values.body_timeout, idle_timeout = values.idle_timeout, write_timeout = values.write_timeout,
@@ -149,7 +184,9 @@ local function attend(net, signals, pid, values)
     if not said and answers(host, values.port) then
       said = true
       if find(host, ":", 1, true) then host = "[" .. host .. "]" end
-      values.log(format("listening on http://%s:%d (nginx, %d worker%s)", host, values.port, values.workers, values.workers == 1 and "" or "s"))
+      local scheme = values.tls and "https" or "http"
+      values.log(format("listening on %s://%s:%d%s (nginx, %d worker%s)", scheme, host, values.port,
+        values.grpc_port and format(", %s://%s:%d", scheme, host, values.grpc_port) or "", values.workers, values.workers == 1 and "" or "s"))
     end
     local number = signals:take()
     if number == SIGHUP then
@@ -164,7 +201,8 @@ local function attend(net, signals, pid, values)
 end
 
 --- Serves until nginx ends.
----@param given table init: options of mlserve.nginx.init (no functions); nginx: the program; host, port, unix_socket, workers, pool:
+---@param given table init: options of mlserve.nginx.init (no functions); nginx: the program; host, port, grpc_port: speaks HTTP/2 (with
+--- TLS, and from nginx 1.25 on, both speak both versions); tls: see transports.tls; unix_socket, workers, pool:
 --- threads of each worker for models that take long; log: function(line); limits as the stand-alone transport has them
 ---@return boolean|nil ok
 ---@return string|nil message
@@ -176,9 +214,12 @@ function M.run(given)
   values.log = values.log or function(line) io.stdout:write(line, "\n") io.stdout:flush() end
   if not directory then return nil, "no temporary directory can be made" end
   local function clean() os.execute("rm -rf " .. shell_word(directory)) end
-  if values.port == 0 then
-    values.port, message = free_port(values.host)
-    if not values.port then clean() return nil, message end
+  for _, name in ipairs { "port", "grpc_port" } do
+    local any = values[name] == 0
+    while any and (values[name] == 0 or name ~= "port" and values[name] == values.port) do
+      values[name], message = free_port(values.host)
+      if not values[name] then clean() return nil, message end
+    end
   end
   ok, message = prepare(values, directory)
   if not ok then clean() return nil, message end

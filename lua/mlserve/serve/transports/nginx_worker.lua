@@ -19,32 +19,37 @@ function M.prepare()
   return true
 end
 
--- Through the model's batcher, where requests of other threads join this one: functions of a servable and a method's arguments.
+-- Through the model's batcher, where requests of other threads join this one: functions of a servable, the seconds that are left
+-- (nil: any number) and a method's arguments.
 local function result(job, message, code)
   if type(job) ~= "userdata" then return job, message, code end
   return job:text()
 end
 
 local function start_proto(method)
-  return function(servable, bytes, signature, ...) return result(servable:start_proto(method, bytes, signature, nil, nil, nil, ...)) end
+  return function(servable, left, bytes, signature, ...) return result(servable:start_proto(method, bytes, signature, nil, left, nil, ...)) end
 end
 
 local MERGED = {
-  predict_json = function(servable, body, signature) return result(servable:start_json(body, signature)) end,
-  infer = function(servable, body, json_size, names) return result(servable:start_infer(body, json_size, nil, nil, nil, names)) end,
+  predict_json = function(servable, left, body, signature) return result(servable:start_json(body, signature, nil, left)) end,
+  infer = function(servable, left, body, json_size, names) return result(servable:start_infer(body, json_size, nil, left, nil, names)) end,
   predict_proto = start_proto "predict_proto", classify_proto = start_proto "classify_proto", regress_proto = start_proto "regress_proto",
   multi_inference_proto = start_proto "multi_inference_proto", infer_proto = start_proto "infer_proto",
 }
 
 --- Calls a method of a deployed model. Requests for a model whose requests are merged meet those of the other threads.
 ---@param handle integer
+---@param deadline number|boolean by the core's clock, after which nobody wants the answer; false: never
 ---@param method string
 ---@return any what the method returns
-function M.call(handle, method, ...)
-  local servable, message, code = require("mlserve.core").servable_at(handle)
+function M.call(handle, deadline, method, ...)
+  local core = require "mlserve.core"
+  local left = deadline and deadline - core.clock() or nil
+  if left and left <= 0 then return nil, "Deadline Exceeded", "DEADLINE_EXCEEDED" end
+  local servable, message, code = core.servable_at(handle)
   if not servable then return nil, message, code end
   local merged = MERGED[method]
-  if merged and servable:batched() then return close_with(servable, merged(servable, ...)) end
+  if merged and servable:batched() then return close_with(servable, merged(servable, left, ...)) end
   return close_with(servable, servable[method](servable, ...))
 end
 

@@ -11,7 +11,9 @@ local textproto = require "mlserve.serve.textproto"
 local concat, find, format, gmatch = table.concat, string.find, string.format, string.gmatch
 local ipairs, pcall, require, tostring = ipairs, pcall, require, tostring
 
-local CIPHERS = concat({
+local M = {}
+
+M.CIPHERS = concat({
   "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
   "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
 }, ":")
@@ -25,8 +27,6 @@ local SSL_CONFIG = {
   server_key = { type = "string" }, server_cert = { type = "string" }, custom_ca = { type = "string" }, client_verify = { type = "bool" },
 }
 
-local M = {}
-
 local function slurp(path)
   local file, message = io.open(path, "rb")
   if not file then return nil, message end
@@ -39,8 +39,11 @@ end
 -- What OpenSSL says has its own addresses in front.
 local function reason(problem) return (tostring(problem):gsub("^.-error:%x+:", ""):gsub("^.*: ", "")) end
 
--- The PEM texts and what they are called in messages.
-local function texts(given)
+--- The PEM texts.
+---@param given table of `context`
+---@return table|nil found cert, key, client_ca; names: what they are called in messages
+---@return string|nil message
+function M.texts(given)
   local found, message = { names = {} }
   if given.config then
     local text, config
@@ -103,7 +106,7 @@ function M.context(given)
   local available, contexts = pcall(require, "openssl.ssl.context")
   if not available then return nil, "TLS needs luaossl: " .. tostring(contexts) end
   if not given.config and not (given.cert and given.key) then return nil, "TLS needs a certificate and a key" end
-  found, message = texts(given)
+  found, message = M.texts(given)
   if not found then return nil, message end
   list, message = certificates(found.cert, found.names.cert)
   if not list then return nil, message end
@@ -113,7 +116,7 @@ function M.context(given)
   local flags = contexts.OP_CIPHER_SERVER_PREFERENCE or 0
   for _, name in ipairs(OPTIONS) do flags = flags + (contexts[name] or 0) end
   context:setOptions(flags)
-  context:setCipherList(CIPHERS)
+  context:setCipherList(M.CIPHERS)
   context:setAlpnSelect(select_protocol)
   context:setCertificate(list[1])
   ok, problem = pcall(function()
