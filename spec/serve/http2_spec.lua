@@ -224,6 +224,25 @@ describe("HTTP/2", function()
     end)
   end)
 
+  it("is asked for on the command line", function()
+    local command = process.lua .. " bin/mlserve serve --model m=" .. directory .. "/m --rest-port 0 "
+    local environment = "env LUA_PATH=" .. quote(package.path) .. " LUA_CPATH=" .. quote(package.cpath) .. " "
+    os.execute("mkdir -p " .. directory .. "/m/1 && cp $(find spec/golden -name model.onnx | LC_ALL=C sort | head -n 1) " .. directory .. "/m/1/model.onnx")
+    assert.truthy(run(environment .. command .. "--tls-cert a"):find("--tls-cert and --tls-key belong together", 1, true))
+    assert.truthy(run(environment .. command .. "--ssl_config_file a --tls-key b"):find("instead of", 1, true))
+    assert.truthy(run(environment .. command .. "--tls-cert /absent --tls-key b"):find("/absent: No such file", 1, true))
+    assert(os.execute("cd " .. quote(directory) .. " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out c.pem "
+      .. "-days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost >/dev/null 2>&1"))
+    server = process.spawn(environment .. command .. "--grpc-port 0 --tls-cert " .. directory .. "/c.pem --tls-key " .. directory .. "/k.pem")
+    local first, second = server:expect("listening on ([^\n]*)"):match "https://127.0.0.1:(%d+), https://127.0.0.1:(%d+)"
+    for _, each in ipairs { first, second } do
+      assert.are.equal("200 2", run(("curl -sS --http2 --cacert %s/c.pem -o /dev/null -w '%%{http_code} %%{http_version}' https://localhost:%s/v1/models/m")
+        :format(directory, each)))
+    end
+    assert.are.equal(0, server:stop())
+    server = nil
+  end)
+
   it("works with several workers and a second port", function()
     server = process.spawn_lua("spec/support/test_workers.lua", "{ rest = { port = 0, workers = 2 }, grpc = { port = 0 } }")
     local both = server:expect "listening on ([^\n]*)"
