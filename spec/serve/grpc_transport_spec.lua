@@ -102,4 +102,18 @@ describe("mlserve serve and gRPC", function()
     local fields, body = post(own, 2, "application/grpc", "/grpc.health.v1.Health/Watch", grpc.frame "\10\1m", "-H 'grpc-timeout: 300m'")
     assert.are.same({ "4", grpc.frame "\8\1" }, { fields["grpc-status"], body })
   end)
+
+  it("tells who watches that it stops", function()
+    for _, workers in ipairs { 1, 2 } do
+      local server = process.spawn_lua("bin/mlserve", "serve", "--model", "m=" .. directory .. "/m", "--rest-port", "0", "--workers", workers)
+      local url, output = server:expect "listening on (http://[%d.]+:%d+)", directory .. "/watched" .. workers
+      process.write(directory .. "/empty", grpc.frame "")
+      os.execute(table.concat({ "curl -sN -m 20 --http1.1 -H 'content-type: application/grpc-web' --data-binary @" .. directory .. "/empty", "-o", output,
+        url .. "/grpc.health.v1.Health/Watch", "&" }, " "))
+      assert.is_truthy(process.wait(10, function() return process.slurp(output) == grpc.frame "\8\1" end))
+      assert.are.equal(0, server:stop())
+      local expected = grpc.frame "\8\1" .. grpc.frame "\8\2" .. grpcweb.trailer_frame { ["grpc-status"] = "14", ["grpc-message"] = "the server is stopping" }
+      assert.is_truthy(process.wait(10, function() return process.slurp(output) == expected end))
+    end
+  end)
 end)
