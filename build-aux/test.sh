@@ -14,7 +14,7 @@ trap 'rm -f "$log"' EXIT
 count() {
   local name=$1 code line p=0 f=0 s=0
   shift
-  "$@" 2>&1 | tee "$log" | grep -vE '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$'
+  "$@" 2>&1 | tee "$log" | grep -avE '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$'
   code=${PIPESTATUS[0]}
   line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' "$log" | tail -n 1)
   if [ -n "$line" ]; then
