@@ -95,7 +95,7 @@ too much ['503', 'None', 'None', 'None']
 rest [200, 200, 200, 503]
 next 200 0]], "{ max_body = 100000, max_buffered = 300000 }" },
   { "slow", "slow heads, bodies and settings, and silence", "body 408 200\nhead 0 True\nsettings 0 True\nserved 200\nidle 0 True", SHORT },
-  { "slow_reader", "a client that takes nothing", "healthy\ncut off True True", SHORT, "1.5" },
+  { "slow_reader", "a client that takes nothing", "healthy\ncut off True True", SHORT, "4" },
   { "trailers", "trailers both ways, 100 Continue, padding",
     "200 hello 0 2\n200 '' None\nhello\ncontinue [7] 200\npadded 200\nhello" },
   { "stream", "streaming handlers", [[
@@ -119,7 +119,7 @@ describe("HTTP/2 under attack", function()
     it(row[2], function()
       local server = process.spawn_lua("spec/support/test_server.lua", row[4] or "{}")
       local port = server:expect "port (%d+)\n"
-      local pipe = io.popen("timeout 60 /usr/bin/python3 spec/support/http2_attack.py " .. port .. " " .. row[1] .. " " .. (row[5] or "") .. " 2>&1")
+      local pipe = io.popen("timeout 120 /usr/bin/python3 spec/support/http2_attack.py " .. port .. " " .. row[1] .. " " .. (row[5] or "") .. " 2>&1")
       local facts = pipe:read "*a"
       pipe:close()
       local log = server:log()
