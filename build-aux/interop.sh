@@ -37,4 +37,5 @@ ln -sfn /usr/lib/locale/C.utf8 .interop/locale/en_US.UTF-8
 export LOCPATH=$PWD/.interop/locale
 case ${BUILD:=build} in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 export BUILD
+build-aux/interop-clients.sh "$INTEROP_KSERVE_PYTHON"
 exec "$venv/bin/python" spec/interop/run.py "$@"

@@ -1,0 +1,291 @@
+"""Clients of gRPC in many languages against `mlserve serve`: all run one table of calls, each with its library's own code for HTTP/2, framing, deadlines and
+compression; what they get is compared here, numbers with ONNX Runtime's on the same files. The programs are in spec/interop/grpc."""
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import check_kserve
+import support
+from support import HERE, ROOT, check, finish, same
+
+CLIENTS = os.path.join(HERE, "grpc")
+INTEROP = os.path.join(ROOT, ".interop")
+TRANSPORTS = os.environ.get("INTEROP_TRANSPORTS", "http nginx").split()
+FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+CLASSES = ["setosa", "versicolor", "virginica"]
+DATATYPES = {datatype: kind for datatype, kind in check_kserve.DATATYPES.items() if datatype != "BYTES"}
+STREAMS, LARGE, TOO_LARGE = 100, 750_000, 1_100_000  # 3 MB of floats; 4.4 MB
+SERVICES = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "inference.GRPCInferenceService",
+            "tensorflow.serving.ModelService", "tensorflow.serving.PredictionService"]
+METHODS = ["ModelConfig", "ModelInfer", "ModelMetadata", "ModelReady", "ModelStatistics", "ModelStreamInfer", "RepositoryIndex", "RepositoryModelLoad",
+           "RepositoryModelUnload", "ServerLive", "ServerMetadata", "ServerReady"]
+
+
+# ---- models ----
+
+def value(name, dtype, *shape):
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def save(base, name, nodes, inputs, outputs, initializers=(), properties=None):
+    model = helper.make_model(helper.make_graph(nodes, name, inputs, outputs, list(initializers)), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if properties:
+        helper.set_model_props(model, properties)
+    onnx.checker.check_model(model, full_check=True)
+    folder = os.path.join(base, name, "1")
+    os.makedirs(folder)
+    onnx.save(model, os.path.join(folder, "model.onnx"))
+    if name == "type_bf16":
+        return None  # the one type that ONNX Runtime's Python has not
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def half_plus_two(base, name):
+    """y = x / 2 + 2, the model of TensorFlow Serving's tutorials."""
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}},
+                  "tensorflow/serving/regress": {"inputs": {"x": "x"}, "outputs": {"outputs": "y"}, "method_name": "tensorflow/serving/regress"}}
+    return save(base, name, [helper.make_node("Mul", ["x", "half"], ["h"]), helper.make_node("Add", ["h", "two"], ["y"])],
+                [value("x", TensorProto.FLOAT, "n")], [value("y", TensorProto.FLOAT, "n")],
+                [helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]), helper.make_tensor("two", TensorProto.FLOAT, [], [2])],
+                {"mlserve.signatures": json.dumps(signatures)})
+
+
+def make_models(base, others):
+    rng = np.random.default_rng(17)
+    sessions = {"half_plus_two": half_plus_two(base, "half_plus_two"), "spare": half_plus_two(base, "spare"), "added": half_plus_two(others, "added")}
+    weights, bias = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    sessions["linear"] = save(base, "linear", [helper.make_node("Gemm", ["x", "w", "b"], ["z"]), helper.make_node("Softmax", ["z"], ["scores"], axis=1)],
+                              [value("x", TensorProto.FLOAT, "n", 4)], [value("scores", TensorProto.FLOAT, "n", 3)],
+                              [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+                              {"mlserve.features": json.dumps(FEATURES), "mlserve.classes": json.dumps(CLASSES)})
+    sessions["negate"] = save(base, "negate", [helper.make_node("Neg", ["x"], ["y"])], [value("x", TensorProto.FLOAT, "n", "m")],
+                              [value("y", TensorProto.FLOAT, "n", "m")])
+    sessions["words"] = save(base, "words", [helper.make_node("Identity", ["w"], ["same"])], [value("w", TensorProto.STRING, "n")],
+                             [value("same", TensorProto.STRING, "n")])
+    for datatype, (kind, _) in DATATYPES.items():
+        nodes = [helper.make_node("Identity", ["x"], ["same"]), helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE)]
+        sessions[datatype] = save(base, "type_" + datatype.lower(), nodes, [value("x", kind, "n", 3)],
+                                  [value("same", kind, "n", 3), value("wide", TensorProto.DOUBLE, "n", 3)])
+    # takes as long as its input says
+    step = (rng.normal(size=(128, 128)) * 0.05).astype(np.float32)
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"]), helper.make_node("MatMul", ["state", "step"], ["product"]),
+                              helper.make_node("Tanh", ["product"], ["next"])], "body",
+                             [value("i", TensorProto.INT64), value("go", TensorProto.BOOL), value("state", TensorProto.FLOAT, 128, 128)],
+                             [value("on", TensorProto.BOOL), value("next", TensorProto.FLOAT, 128, 128)])
+    save(base, "slow", [helper.make_node("ReduceMax", ["n"], ["count"], keepdims=0), helper.make_node("Loop", ["count", "", "step"], ["last"], body=body),
+                        helper.make_node("ReduceSum", ["last"], ["sum"], keepdims=0), helper.make_node("Reshape", ["sum", "one"], ["y"])],
+         [value("n", TensorProto.INT64, 1)], [value("y", TensorProto.FLOAT, 1)],
+         [numpy_helper.from_array(step, "step"), helper.make_tensor("one", TensorProto.INT64, [1], [1])])
+    return sessions
+
+
+def numbers(count):
+    """What all clients send where much is sent."""
+    return ((np.arange(count, dtype=np.int64) * 7919 % 10007) - 5000).astype(np.float32)
+
+
+# ---- what is expected ----
+
+def near(expected, tolerance=2e-6):
+    """A predicate: the same structure, numbers up to tolerance."""
+    def fits(got, wanted):
+        if isinstance(wanted, dict):
+            return isinstance(got, dict) and got.keys() == wanted.keys() and all(fits(got[key], wanted[key]) for key in wanted)
+        if isinstance(wanted, (list, tuple)):
+            return isinstance(got, list) and len(got) == len(wanted) and all(fits(a, b) for a, b in zip(got, wanted))
+        if isinstance(wanted, float):
+            return isinstance(got, (int, float)) and not isinstance(got, bool) and same(float(got), wanted, tolerance)
+        return got == wanted and isinstance(got, bool) == isinstance(wanted, bool)
+    return lambda result: "value" in result and fits(result["value"], expected)
+
+
+def status(code, *parts):
+    return lambda result: result.get("code") == code and all(part in result["message"] for part in parts)
+
+
+def expectations(config, sessions):
+    """Name of a case -> whether its result is right."""
+    x = np.array(config["x"], np.float32)
+    scores = sessions["linear"].run(None, {"x": x})[0]
+    flat, rows = scores.ravel().astype(float).tolist(), scores.astype(float).tolist()
+    halves = sessions["half_plus_two"].run(None, {"x": np.array(config["halves"], np.float32)})[0].astype(float).tolist()
+    large = sessions["negate"].run(None, {"x": numbers(LARGE).reshape(1, -1)})[0]
+    digest = [[1, LARGE], hashlib.sha256(large.astype("<f4").tobytes()).hexdigest()]
+    each = [[float(v)] for v in sessions["half_plus_two"].run(None, {"x": np.arange(STREAMS, dtype=np.float32)})[0]]
+    words = sessions["words"].run(None, {"w": np.array(config["words"], object)})[0].tolist()
+    classes = [[[label, score] for label, score in zip(CLASSES, row)] for row in rows]
+    bad_shape = "unexpected shape for input 'x' for model 'linear'. Expected [-1,4], got [3,2]. "
+    unknown = f"Request for unknown model: '{config['unknown']}' is not found"
+    types = {}
+    for datatype, (_, kind) in DATATYPES.items():
+        given = np.frombuffer(base64.b64decode(config["types"][datatype]), kind).reshape(-1, 3)
+        same, wide = sessions[datatype].run(None, {"x": given}) if sessions[datatype] else (given, given.astype(np.float64))
+        types[datatype] = [base64.b64encode(same.tobytes()).decode(), wide.ravel().tolist()]
+    best = [[[int(i), float(row[i])] for i in np.argsort(-row)[:2]] for row in scores]
+    return {
+        "predict_content": near({"scores": flat, "shape": [3, 3], "model": "linear", "version": 1, "signature": "serving_default"}),
+        "predict_typed": near(flat), "predict_words": near(words), "classify": near(classes), "regress": near(halves), "multi_inference": near([halves]),
+        "model_metadata": near({"inputs": {"x": ["DT_FLOAT", [-1, 4]]}, "outputs": ["scores"], "method": "tensorflow/serving/predict"}),
+        "model_status": near([[1, "AVAILABLE", ""]]), "reload_config": near([halves, "NOT_FOUND"]),
+        "predict_gzip": near(halves), "predict_metadata": near(halves), "predict_large": near(digest), "predict_streams": near(each),
+        "deadline": near({"code": "DEADLINE_EXCEEDED", "after": halves}), "cancelled": near({"code": "CANCELLED", "after": halves}),
+        "error_invalid_argument": status("INVALID_ARGUMENT"),
+        "error_not_found": status("NOT_FOUND", f"Servable not found for request: Latest({config['unknown']})"),
+        "error_failed_precondition": status("FAILED_PRECONDITION", "none"), "error_permission_denied": status("PERMISSION_DENIED"),
+        "error_unknown": status("UNKNOWN", "1 model(s) did not become available"), "error_resource_exhausted": status("RESOURCE_EXHAUSTED", "larger than max"),
+        "live": near([True, True, True, False]),
+        "metadata": near({"server": "mlserve", "model": "linear", "versions": ["1"], "input": ["x", "FP32", [-1, 4]], "output": ["scores", "FP32", [-1, 3]]}),
+        "infer_raw": near({"scores": flat, "shape": [3, 3], "datatype": "FP32", "output": "scores", "id": "r1", "model": "linear", "version": "1"}),
+        "infer_typed": near(flat), "infer_words": near(words), "config": near({"name": "linear", "input": "x", "dims": [4], "output": "scores"}),
+        "statistics": near(3), "repository": near([["READY"], False, "NOT_FOUND", halves]), "stream": near([flat, "[request id: r1] " + bad_shape, flat]),
+        "stream_metadata": status("NOT_FOUND", "Request for unknown model: 'none' is not found"), "stream_gzip": near([flat, flat]),
+        "stream_cancelled": near({"code": "CANCELLED", "first": flat, "after": halves}), "stream_deadline": near([[], "DEADLINE_EXCEEDED"]),
+        "infer_large": near(digest), "infer_streams": near(each),
+        "infer_error_invalid_argument": status("INVALID_ARGUMENT", bad_shape.strip()), "infer_error_not_found": status("NOT_FOUND", unknown),
+        "error_unavailable": status("UNAVAILABLE", "explicit model load / unload is not allowed"), "error_internal": status("INTERNAL"),
+        "error_unimplemented": status("UNIMPLEMENTED"), "error_unimplemented_service": status("UNIMPLEMENTED"),
+        "health": near(["SERVING"] * 4), "health_unknown": status("NOT_FOUND"), "health_watch": near(["SERVING", "NOT_SERVING", "SERVING"]),
+        "infer_gzip": near(halves), "infer_deflate": near(halves), "infer_metadata": near(halves), "datatypes": near(types), "classification": near(best),
+        "infer_error_resource_exhausted": status("RESOURCE_EXHAUSTED", "larger than max"),
+        "reflection": near({"services": SERVICES, "methods": METHODS}),
+    }
+
+
+SERVING_CASES = ["predict_content", "predict_typed", "predict_words", "classify", "regress", "multi_inference", "model_metadata", "model_status",
+                 "reload_config", "predict_gzip", "predict_metadata", "predict_large", "predict_streams", "deadline", "cancelled", "error_invalid_argument",
+                 "error_not_found", "error_failed_precondition", "error_permission_denied", "error_unknown", "error_resource_exhausted"]
+
+TRITON_CASES = ["live", "metadata", "infer_raw", "infer_words", "datatypes", "classification", "config", "statistics", "repository", "infer_gzip",
+                "infer_deflate", "infer_metadata", "stream", "stream_gzip", "stream_metadata", "infer_large", "infer_streams", "deadline", "cancelled",
+                "infer_error_invalid_argument", "infer_error_not_found", "infer_error_resource_exhausted", "error_unavailable", "error_unimplemented"]
+KSERVE_CASES = ["live", "infer_raw", "infer_typed", "infer_words", "infer_metadata", "infer_large", "infer_streams", "deadline", "cancelled",
+                "infer_error_invalid_argument", "infer_error_resource_exhausted", "infer_error_not_found", "infer_gzip"]
+ONLY_TRITON = {"datatypes", "classification", "infer_gzip", "infer_deflate", "infer_metadata", "infer_error_resource_exhausted"}
+
+
+# ---- servers ----
+
+class Server:
+    def __init__(self, models, transport, *more):
+        command = ["lua5.4", os.path.join(ROOT, "bin", "mlserve"), "serve", "--rest-port", "0", "--grpc-port", "0", "--transport", transport, *more]
+        for name, base in models.items():
+            command += ["--model", f"{name}={base}"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=support.environment(), cwd=ROOT)
+        self.ports, seen = [], []
+        watchdog = threading.Timer(60, self.process.kill)
+        watchdog.start()
+        for line in self.process.stdout:
+            seen.append(line)
+            if "listening on" in line:
+                self.ports = re.findall(r"http://([0-9.]+:[0-9]+)", line)
+                break
+        watchdog.cancel()
+        self.log = seen
+        if len(self.ports) != 2:
+            raise RuntimeError(f"mlserve serve ({transport}) did not listen on two ports: {''.join(seen)}")
+        self.reader = threading.Thread(target=lambda: seen.extend(self.process.stdout), daemon=True)
+        self.reader.start()
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(20)
+        self.reader.join(10)
+        return code
+
+
+def seconds_for(address, iterations):
+    body = json.dumps({"inputs": {"n": [iterations]}}).encode()
+    begin = time.monotonic()
+    with urllib.request.urlopen(f"http://{address}/v1/models/slow:predict", body, timeout=60) as response:
+        json.load(response)
+    return time.monotonic() - begin
+
+
+# ---- clients ----
+
+def run_client(name, command, expected, cases, environment=None, seconds=120):
+    """Runs a client and checks what it reports: every case that it must run, right."""
+    begin, found, what = time.monotonic(), {}, f"{name}: "
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=dict(os.environ, **(environment or {})), cwd=INTEROP, check=False)
+        output, problem = result.stdout, f"ended with code {result.returncode}: {result.stderr[-2000:]}"
+        fine = result.returncode == 0
+    except subprocess.TimeoutExpired as stuck:
+        output, problem, fine = (stuck.stdout or b"").decode(), f"does not end: {(stuck.stderr or b'').decode()[-2000:]}", False
+    check(fine, what + problem)
+    for line in output.splitlines():
+        try:
+            result = json.loads(line)
+        except ValueError:
+            check(False, f"{what}{line}")
+            continue
+        found[result.pop("case")] = result
+    for case in cases:
+        result = found.pop(case, None)
+        if result is None:
+            check(False, f"{what}{case} was not run")
+        else:
+            check(expected[case](result), f"{what}{case}: {json.dumps(result)[:600]}")
+    check(not found, f"{what}not expected: {sorted(found)}")
+    print(f"  {name}: {len(cases)} cases ({time.monotonic() - begin:.1f} s)", flush=True)
+
+
+def run_clients(transport, config_path, expected):
+    python = os.environ.get("INTEROP_KSERVE_PYTHON", os.path.join(INTEROP, "kserve", "bin", "python"))
+    program = os.path.join(CLIENTS, "python_client.py")
+    everything = sorted(expected.keys() - ONLY_TRITON)
+    run_client(f"{transport}, Python", [python, program, config_path, "all"], expected, everything, {"PYTHONPATH": os.path.join(INTEROP, "python")})
+    run_client(f"{transport}, Python, tensorflow-serving-api", [python, program, config_path, "tfserving"], expected, SERVING_CASES,
+               {"PYTHONPATH": os.path.join(INTEROP, "python-tensorflow")})
+    run_client(f"{transport}, Triton's client", [python, os.path.join(CLIENTS, "triton_client.py"), config_path], expected, TRITON_CASES)
+    run_client(f"{transport}, KServe's client", [python, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
+
+
+def check_transport(transport, directory, bases, sessions):
+    more = {"added": os.path.join(directory, "others", "added"), "missing": os.path.join(directory, "others", "missing")}
+    server, admin = Server(bases, transport), None
+    try:
+        admin = Server(bases, transport, "--admin")
+        elapsed = seconds_for(server.ports[0], 500)
+        config = {
+            "target": server.ports[1], "admin": admin.ports[1], "rest": server.ports[0], "models": bases, "features": FEATURES, "streams": STREAMS,
+            "large": LARGE, "too_large": TOO_LARGE, "x": [[5.125, 3.5, 1.375, 0.25], [6.25, 2.875, 4.5, 1.5], [7.125, 3.0, 5.875, 2.125]],
+            "halves": [1.0, 2.0, 5.0], "words": ["", "plain", "\u00e9\u4e2d\U0001f600", 'quote " and\nline'], "unknown": "m\u00f6del 100%",
+            "iterations": max(500, int(0.6 / elapsed * 500)), "deadline": 0.15, **more,
+            "types": {name: base64.b64encode(check_kserve.values_for(name, 4).tobytes()).decode() for name in DATATYPES},
+        }
+        path = os.path.join(directory, f"{transport}.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        run_clients(transport, path, expectations(config, sessions))
+    finally:
+        for each in (server, admin):
+            if each:
+                code = each.stop()
+                check(code == 0, f"{transport}: mlserve serve ended with code {code}: {''.join(each.log)[-2000:]}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        base, others = os.path.join(directory, "models"), os.path.join(directory, "others")
+        sessions = make_models(base, others)
+        bases = {name: os.path.join(base, name) for name in sorted(os.listdir(base))}
+        for transport in TRANSPORTS:
+            check_transport(transport, directory, bases, sessions)
+    finish()
+
+
+if __name__ == "__main__":
+    main()
