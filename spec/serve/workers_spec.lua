@@ -314,6 +314,10 @@ describe("a worker that takes the place of another one", function()
     local base = directory .. "/m"
     store.publish(base, 1, 10)
     local server = process.spawn_lua("bin/mlserve", "serve", "--model", "m=" .. base, "--rest-port", "0", "--workers", "2")
+    finally(function()
+      server:stop()
+      store.remove(directory)
+    end)
     local port = tonumber(server:expect "listening on http://127%.0%.0%.1:(%d+)\n")
     local function value()
       local response = raw_http.request(port, "POST", "/v1/models/m:predict", '{"instances":[[0]]}')
@@ -325,8 +329,6 @@ describe("a worker that takes the place of another one", function()
     store.remove(base .. "/1")
     for pid in process.slurp(("/proc/%d/task/%d/children"):format(server.pid, server.pid)):gmatch "%d+" do net.kill(tonumber(pid), 9) end
     for _ = 1, 20 do assert.are.equal(20, value()) end -- the first ones wait in the port's queue
-    assert.are.equal(0, server:stop())
-    store.remove(directory)
   end)
 end)
 

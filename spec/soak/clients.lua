@@ -9,6 +9,7 @@ local cqueues = require "cqueues"
 local raw_http = require "spec.support.raw_http"
 
 local format, random = string.format, math.random
+local schema = require("mlserve.serve.protocols.grpc_schema").schema()
 
 local M = {}
 
@@ -128,9 +129,27 @@ local function version_of(given, answers)
   return version
 end
 
+-- What a gRPC answer over HTTP/1.1 (gRPC-Web: frames, the last of which are the trailers) says, in the form of the other protocols.
+local function grpc_document(response)
+  local at, body, document = 1, response.body, {}
+  while at + 4 <= #body do
+    local flag, content, after = string.unpack(">Bs4", body, at)
+    at = after
+    if flag == 128 then document.status = tonumber(content:match "grpc%-status: ?(%d+)") else document.message = content end
+  end
+  if document.status ~= 0 or not document.message then return nil end
+  if response.tensorflow then
+    return { predictions = schema:decode("tensorflow.serving.PredictResponse", document.message).outputs.y.float_val }
+  end
+  local inferred = schema:decode("inference.ModelInferResponse", document.message)
+  local raw, list = inferred.raw_output_contents[1], {}
+  for i = 1, #raw / 4 do list[i] = (string.unpack("<f", raw, 4 * i - 3)) end
+  return { predictions = list, model_version = inferred.model_version }
+end
+
 local function check(run, client, model, asked, given, response, named)
-  local ok, document = pcall(cjson.decode, response.body)
-  if response.status ~= 200 or not ok then return wrong(run, "status of a good request", describe(response)) end
+  local ok, document = pcall(response.grpc and grpc_document or cjson.decode, response.grpc and response or response.body)
+  if response.status ~= 200 or not ok or not document then return wrong(run, "status of a good request", describe(response)) end
   local output = document.outputs and document.outputs[1]
   local answers = document.predictions or type(output) == "table" and output.data or document.outputs
   local version, why = version_of(given, answers)
@@ -218,6 +237,25 @@ function good.chunked(run, client, model)
     .. table.concat(chunks) .. "0\r\n\r\n", 1)
   if not answers then return end
   bump(run.good, model .. " predict")
+  check(run, client, model, begin, list, answers[1])
+end
+
+function good.grpc(run, client, model)
+  local list, begin, tensorflow = numbers(random(1, 3)), cqueues.monotime(), random(2) == 1
+  local path, message, verb
+  if tensorflow then
+    path, verb = "/tensorflow.serving.PredictionService/Predict", "predict"
+    message = schema:encode("tensorflow.serving.PredictRequest", { model_spec = { name = model }, inputs = {
+      x = { dtype = "DT_FLOAT", tensor_shape = { dim = { { size = #list }, { size = 1 } } }, float_val = list } } })
+  else
+    path, verb = "/inference.GRPCInferenceService/ModelInfer", "infer"
+    message = schema:encode("inference.ModelInferRequest", { model_name = model, inputs = {
+      { name = "x", datatype = "FP32", shape = { #list, 1 }, contents = { fp32_contents = list } } } })
+  end
+  local answers = exchange(run, client, post(path, string.pack(">Bs4", 0, message), "content-type: application/grpc-web+proto\r\n"), 1)
+  if not answers then return end
+  bump(run.good, model .. " " .. verb)
+  answers[1].grpc, answers[1].tensorflow = true, tensorflow
   check(run, client, model, begin, list, answers[1])
 end
 
@@ -330,6 +368,23 @@ function bad.never_read(run, connection)
   cqueues.sleep(run.stop and 0 or 0.3)
 end
 
+-- HTTP/2 without manners: streams that are begun and reset at once, pings, settings, frames of no kind
+local function frame(kind, flags, stream, payload) return string.pack(">I3BBI4", #payload, kind, flags, stream) .. payload end
+
+function bad.http2(run, connection)
+  local head = "\130\134\4\15/v2/health/live\65\1a" -- GET, http, :path and :authority, as RFC 7541 writes them
+  local out, kind = { "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(4, 0, 0, "") }, random(4)
+  for i = 1, 300 do
+    if kind == 1 then out[#out + 1] = frame(1, 5, 2 * i - 1, head) .. frame(3, 0, 2 * i - 1, "\0\0\0\8")
+    elseif kind == 2 then out[#out + 1] = frame(6, 0, 0, "12345678")
+    elseif kind == 3 then out[#out + 1] = frame(4, 0, 0, "\0\4\0\0\0" .. string.char(i % 256))
+    else out[#out + 1] = frame(random(0, 255), random(0, 255), random(0, 9), ("x"):rep(random(0, 40))) end
+  end
+  if kind == 1 then run.unread = run.unread + 300 end
+  connection:send(table.concat(out), 1)
+  connection:rest(0.2)
+end
+
 local HOSTILE = {
   { "POST /v1/models/cheap:predict HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nhost: a\r\n\r\n", 400 },
   { "POST /v1/models/cheap:predict HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", 400 },
@@ -353,7 +408,7 @@ end
 ---------------------------------------------------------------------------------------------------------------------------
 
 local MODELS = { "cheap", "swapped", "swapped", "batched" }
-local MIX = { "predict", "infer", "predict", "infer", "version", "pipeline", "chunked", "get", "mistake", "mutant" }
+local MIX = { "predict", "infer", "predict", "infer", "version", "pipeline", "chunked", "get", "mistake", "mutant", "grpc" }
 
 -- A client that keeps its connection for a while.
 local function behave(run)

@@ -103,8 +103,9 @@ function M.new(directory)
     publish(self, "swapped", self.newest)
   end
   local file = assert(io.open(root .. "/batched/1/model.onnx", "rb"))
-  self.half = file:read(200000)
+  self.half = file:read "*a"
   file:close()
+  self.half = self.half:sub(1, math.floor(#self.half / 2))
   return self
 end
 

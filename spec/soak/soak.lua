@@ -163,7 +163,7 @@ local function settle(run, server, workers, before, problem)
     end
     return true
   end) then problem("models", "the newest version does not answer everywhere") end
-  process.wait(40, function()
+  process.wait(8, function()
     now = look(server, workers)
     return now.kib <= before.kib * 1.05 and now.descriptors <= before.descriptors and now.processes == before.processes
   end)
