@@ -2,6 +2,7 @@
 
 local cjson = require "cjson"
 local cqueues = require "cqueues"
+local grpc_curl = require "spec.support.grpc_curl"
 local process = require "spec.support.process"
 local prometheus = require "spec.support.prometheus"
 local raw_http = require "spec.support.raw_http"
@@ -26,7 +27,7 @@ local function root()
 end
 
 describe("the nginx transport", function()
-  local nginx, port, prefix
+  local nginx, port, grpc_port, prefix
 
   local function start(init, more)
     local conf, count = read "examples/nginx/nginx.conf", 0
@@ -36,7 +37,9 @@ describe("the nginx transport", function()
       assert(from, what)
       conf, count = conf:sub(1, from - 1) .. by .. conf:sub(to + 1), count + 1
     end
+    repeat grpc_port = free_port() until grpc_port ~= port
     replace("127.0.0.1:8080;", "127.0.0.1:" .. port .. ";\n" .. (more or ""))
+    replace("127.0.0.1:8500 http2;", "127.0.0.1:" .. grpc_port .. " http2;")
     replace("$prefix/../../lua/?.lua;$prefix/../../lua/?/init.lua;", ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;"):format(
       root(), root(), root()))
     local build = os.getenv "BUILD" or "build"
@@ -78,6 +81,21 @@ describe("the nginx transport", function()
     assert.are.same({ 400, "JSON Parse error: The document is empty" }, { response.status, cjson.decode(response.body).error })
     response = raw_http.request(port, "PUT", "/v1/models/a%2Fb", "x")
     assert.are.equal("Malformed request: PUT /v1/models/a%2Fb", cjson.decode(response.body).error)
+  end)
+
+  it("answers gRPC", function()
+    start(FAKE)
+    for message, expected in pairs { [""] = { "0", "\0\0\0\0\2\8\1" }, ["\10\6cancer"] = { "0", "\0\0\0\0\2\8\1" }, ["\10\1x"] = { "5", "" } } do
+      local response = grpc_curl.request(("http://127.0.0.1:%d/grpc.health.v1.Health/Check"):format(grpc_port), {
+        body = "\0\0\0\0" .. string.char(#message) .. message,
+      })
+      assert.are.same(expected, { response.fields["grpc-status"], response.body })
+    end
+    local response = grpc_curl.request(("http://127.0.0.1:%d/no.Such/Method"):format(grpc_port), { body = "\0\0\0\0\0" })
+    assert.are.same({ "12", "unknown service no.Such" }, { response.fields["grpc-status"], response.fields["grpc-message"] })
+    response = grpc_curl.request(("http://127.0.0.1:%d/v1/models/cancer"):format(grpc_port), { method = "GET" }) -- REST over HTTP/2
+    assert.are.same({ 200, "2" }, { response.status, response.version })
+    assert.are.equal("AVAILABLE", cjson.decode(response.body).model_version_status[1].state)
   end)
 
   it("reads bodies that nginx keeps in a file, and chunked ones", function()

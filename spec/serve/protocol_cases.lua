@@ -2,6 +2,9 @@
 -- The model "penguins" is spec/golden/pipeline, whose answers are ONNX Runtime's. TensorFlow Serving's own cases: spec/support/tfserving_cases.lua.
 
 local cjson = require "cjson"
+local client_grpc = require "mlserve.client.grpc"
+local client_http = require "mlserve.client.http"
+local client_http2 = require "mlserve.client.http2"
 local core = require "mlserve.core"
 local grpc_curl = require "spec.support.grpc_curl"
 local net = require "mlserve.net"
@@ -278,12 +281,37 @@ function M.run_grpc(url)
       assert(fields["grpc-status"] == tostring(case.code or 0), ("%s: status %s, %s"):format(title, tostring(fields["grpc-status"]), tostring(fields["grpc-message"])))
       assert(not case.text or fields["grpc-message"] == case.text, ("%s: %s"):format(title, tostring(fields["grpc-message"])))
       assert(case.check or response.body == "", title .. ": a refusal has no body")
-      assert(not fields["content-length"], title .. ": an answer of gRPC has no length")
+      assert((fields["content-length"] or "0") == "0", title .. ": an answer of gRPC has no length")
     end
     for name, value in pairs(case.fields or {}) do assert(fields[name] == value, ("%s: %s: %s"):format(title, name, tostring(fields[name]))) end
     if case.check then case.check(messages_of(response.body)) end
   end
   return #M.grpc
+end
+
+-- Sends each message when the one before has been answered, and then that there is no more.
+local function converse(url, path, messages)
+  local endpoint = client_http.parse_url(url)
+  local pool = assert(client_http2.new { endpoint = endpoint, tls = endpoint.secure and { verify = false } or nil, connect_timeout = 5, idle_timeout = 5, size = 1 })
+  local call = assert(client_grpc.channel(pool, endpoint, { max_response = 1e6 }):open(path, { deadline = pool.now() + 10, seconds = 10 }))
+  local answers = {}
+  for i, message in ipairs(messages) do
+    assert(call:send(message))
+    answers[i] = assert(call:receive(), call.message)
+  end
+  assert(call:send(nil, true) ~= nil and call:receive() == nil and call.status == "OK", call.message)
+  pool:close()
+  return answers
+end
+
+--- Streams in which both sides speak in turn.
+---@param url string of a port that speaks HTTP/2
+function M.run_streams(url)
+  for _, message in ipairs(converse(url, SERVICE .. "ModelStreamInfer", { infer_message(), infer_message() })) do
+    check_labels(assert(proto.schema():decode("inference.ModelStreamInferResponse", message)).infer_response)
+  end
+  check_reflection(converse(url, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    { encode(REFLECT, { list_services = "" }), encode(REFLECT, { file_containing_symbol = "grpc.health.v1.Health" }) }))
 end
 
 ---------------------------------------------------------------------------------------------------------------------------

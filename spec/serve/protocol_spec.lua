@@ -39,6 +39,7 @@ for _, transport in ipairs { "http", "nginx" } do
     it("answers those of gRPC and gRPC-Web", function()
       local rest_url, grpc_url = start()
       assert.is_true(cases.run_grpc(grpc_url) >= 35)
+      cases.run_streams(grpc_url)
       assert.is_true(cases.run_web(rest_url, 1) >= 10)
       assert.is_true(cases.run_web(grpc_url, 2) >= 10)
       server:signal "TERM"
@@ -62,6 +63,7 @@ for _, transport in ipairs { "http", "nginx" } do
           end
           local response = grpc_curl.request(url .. "/grpc.health.v1.Health/Check", { body = "\0\0\0\0\0" })
           assert.are.same({ "0", "\0\0\0\0\2\8\1" }, { response.fields["grpc-status"], response.body })
+          cases.run_streams(url)
         end
         server:stop()
       end

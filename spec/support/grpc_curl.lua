@@ -6,6 +6,15 @@ local quote = process.quote
 
 local M = {}
 
+local function result(output, head)
+  local response = { fields = {}, body = process.slurp(output) or "" }
+  local text = process.slurp(head) or ""
+  for name, value in text:gmatch "([%w-]+): ([^\r\n]*)" do response.fields[name:lower()] = value end
+  response.version, response.status = text:match "^HTTP/([%d.]+) (%d+)"
+  response.status = tonumber(response.status)
+  return response
+end
+
 --- Makes a request.
 ---@param url string
 ---@param given table body, type (content-type), version (of HTTP: 1 or 2), method (POST), headers, seconds (5)
@@ -26,11 +35,7 @@ function M.request(url, given)
   if given.body then words[#words + 1] = "--data-binary @" .. input end
   words[#words + 1] = quote(url)
   os.execute(table.concat(words, " "))
-  local response = { fields = {}, body = process.slurp(output) or "" }
-  local text = process.slurp(head) or ""
-  for name, value in text:gmatch "([%w-]+): ([^\r\n]*)" do response.fields[name:lower()] = value end
-  response.version, response.status = text:match "^HTTP/([%d.]+) (%d+)"
-  response.status = tonumber(response.status)
+  local response = result(output, head)
   os.execute("rm -rf " .. quote(directory))
   return response
 end

@@ -63,6 +63,15 @@ local function stream_infer(infer)
   end
 end
 
+--- The route of ModelStreamInfer.
+---@param infer function(message, request) -> message | nil, text, code
+---@param settings? table of mlserve.serve.protocols.grpc
+---@return table route for app:mount
+function M.stream_route(infer, settings)
+  local grpc = require "mlserve.serve.protocols.grpc"
+  return { method = "POST", path = SERVICE .. "ModelStreamInfer", handler = grpc.streaming(stream_infer(infer), settings), stream = true }
+end
+
 --- The routes of the methods.
 ---@param models table repository
 ---@param settings? table of mlserve.serve.protocols.grpc
@@ -73,9 +82,7 @@ function M.routes(models, settings)
   for name, method in pairs(unary) do
     routes[#routes + 1] = { method = "POST", path = SERVICE .. name, handler = grpc.unary(method, settings), stream = false }
   end
-  routes[#routes + 1] = {
-    method = "POST", path = SERVICE .. "ModelStreamInfer", handler = grpc.streaming(stream_infer(unary.ModelInfer), settings), stream = true,
-  }
+  routes[#routes + 1] = M.stream_route(unary.ModelInfer, settings)
   return routes
 end
 

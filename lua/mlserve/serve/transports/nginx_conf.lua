@@ -68,6 +68,7 @@ local SERVER = [[
       error_page 413 = @refused;
       content_by_lua_block { require("mlserve.nginx").handler() }
     }
+{streams}
     location @refused { internal; default_type application/json; return 413 '{"error": "the body is over the limit of {max_body} bytes"}'; }
     location @too_large {
       internal;
@@ -78,6 +79,17 @@ local SERVER = [[
       return 200;
     }
   }]]
+
+-- Streams in which both sides speak in turn: transports.nginx_streams answers them. gRPC-Web has none.
+local STREAMS = [[
+    location ~ "^/(inference\\.GRPCInferenceService/ModelStreamInfer|grpc\\.reflection\\.v1(alpha)?\\.ServerReflection/ServerReflectionInfo)$" {
+      client_max_body_size 0; # of all messages together
+      client_body_timeout 24h;
+      grpc_read_timeout 24h;
+      grpc_send_timeout 24h;
+      if ($http_content_type ~ "^application/grpc([+;]|$)") { grpc_pass grpc://unix:{streams_path}; }
+      content_by_lua_block { require("mlserve.nginx").handler() }
+    }]]
 
 local HTTP2 = [[
 http2_max_concurrent_streams 128;
@@ -169,7 +181,7 @@ end
 
 --- The configuration.
 ---@param given table directory, workers, listen (array of { address, http2: speak that too, plain: without TLS }), tls = { cert, key, client_ca
---- (files), ciphers }, path, cpath (of LuaJIT's modules), nginx (of `describe`), exists: function(path) -> boolean, user, level, pool
+--- (files), ciphers }, streams: whether a process answers streams at DIRECTORY/streams, path, cpath (of LuaJIT's modules), nginx (of `describe`), exists: function(path) -> boolean, user, level, pool
 --- (threads of the pool), and limits: connections, max_body, head_timeout, body_timeout, idle_timeout, write_timeout, drain_timeout
 ---@return string|nil text
 ---@return string|nil message
@@ -206,6 +218,7 @@ function M.render(given)
     values[name] = quoted(given[name])
     if not values[name] then return nil, format("%s '%s': nginx's configuration cannot hold '$' and control characters", name, given[name]) end
   end
+  values.streams = given.streams and gsub(STREAMS, "{streams_path}", (gsub(values.directory, "%%", "%%%%")) .. "/streams") or ""
   values.servers = gsub(SERVER, "{([%l_0-9]+)}", values)
   return (gsub(TEMPLATE, "{([%l_]+)}", values))
 end

@@ -147,6 +147,8 @@ local function prepare(values, directory)
   if values.grpc_port then listen[#listen + 1] = { address = format("%s:%d", address, values.grpc_port), http2 = true } end
   if values.unix_socket then listen[#listen + 1] = { address = "unix:" .. values.unix_socket, plain = true } end
   if #listen == 0 then return nil, "neither a port nor a Unix socket to listen at" end
+  local streams = values.grpc_port or values.tls
+  if streams then listen[#listen + 1] = { address = "unix:" .. directory .. "/calls", http2 = true, plain = true } end
   local user = match(output "id -u", "^0%s") and match(output "id -un", "^%S+") or nil
   values.init.pool, values.init.pool_states = "mlserve", values.pool
   local files, message
@@ -156,7 +158,7 @@ local function prepare(values, directory)
   end
   local text
   text, message = nginx_conf.render {
-    directory = directory, workers = values.workers, listen = listen, tls = files, path = path, cpath = cpath,
+    directory = directory, workers = values.workers, listen = listen, tls = files, streams = streams and true, path = path, cpath = cpath,
     nginx = nginx_conf.describe(described), exists = exists, user = user, pool = values.pool,
     connections = values.max_connections, max_body = values.max_body, head_timeout = values.head_timeout,
     body_timeout = values.body_timeout, idle_timeout = values.idle_timeout, write_timeout = values.write_timeout,
@@ -169,8 +171,8 @@ local function prepare(values, directory)
   return ok, message
 end
 
--- Until nginx has ended: passes signals on, says when it answers.
-local function attend(net, signals, pid, values)
+-- Until nginx has ended: passes signals on, says when it answers, answers streams.
+local function attend(net, signals, pid, values, streams)
   local cqueues = require "cqueues"
   local asked, said = 0, not values.port
   local host = (values.host == "0.0.0.0" or values.host == "::") and "127.0.0.1" or values.host
@@ -194,6 +196,10 @@ local function attend(net, signals, pid, values)
     elseif number then
       asked = asked + 1
       net.kill(pid, asked == 1 and SIGQUIT or SIGTERM)
+      if streams then streams:stop() end
+    elseif streams then
+      cqueues.poll(signals, streams, said and 0.2 or 0.05)
+      if not streams:step(0) then streams = nil end
     else
       cqueues.poll(signals, said and 0.2 or 0.05)
     end
@@ -232,7 +238,21 @@ function M.run(given)
     io.stderr:write("mlserve serve: ", message, "\n")
     os.exit(127, false)
   end
-  if pid then ok, message = attend(net, signals, pid, values) else ok = nil end
+  local streams
+  if pid and (values.grpc_port or values.tls) then -- not before nginx has been forked, which has no use for any of it
+    streams, message = require("mlserve.serve.transports.nginx_streams").new {
+      streams = directory .. "/streams", calls = directory .. "/calls", grpc = values.init.grpc, max_connections = values.max_connections,
+      drain_timeout = values.drain_timeout, log = function(level, text)
+        if level == "error" then io.stderr:write("mlserve serve: ", text, "\n") end
+      end,
+    }
+    if not streams then net.kill(pid, SIGTERM) end
+  end
+  if pid then
+    local problem = message
+    ok, message = attend(net, signals, pid, values, streams)
+    if problem then ok, message = nil, problem end
+  else ok = nil end
   signals:close()
   clean()
   return ok, message
