@@ -17,8 +17,6 @@ venv=${INTEROP_VENV:-.interop/venv}
 environment "$venv" build-aux/interop-requirements.txt
 environment .interop/suite-venv build-aux/onnx-suite-requirements.txt
 environment .interop/kserve build-aux/interop-kserve-requirements.txt
-environment .interop/grpc build-aux/interop-grpc-requirements.txt
-export INTEROP_GRPC_PYTHON=$PWD/.interop/grpc/bin/python
 export INTEROP_KSERVE_PYTHON=$PWD/.interop/kserve/bin/python
 # made anew when the packages or the script have changed
 made_by=$(cat build-aux/onnx-suite-requirements.txt build-aux/onnx_suite.py)
@@ -29,6 +27,8 @@ fi
 if [ -n "${MLSERVE_INTEROP_FULL:-}" ]; then
   environment .interop/keras build-aux/interop-keras-requirements.txt
   export INTEROP_KERAS_PYTHON=$PWD/.interop/keras/bin/python
+  environment .interop/grpc build-aux/interop-grpc-requirements.txt
+  export INTEROP_GRPC_PYTHON=$PWD/.interop/grpc/bin/python
 fi
 
 # ONNX Runtime's StringNormalizer asks for the locale en_US.UTF-8; of that it only needs the letters' cases, which C.UTF-8 has too.

@@ -12,14 +12,19 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
 def python_for(name):
-    """PyTorch comes from the distribution, so its checks run with the distribution's Python; TensorFlow Serving's client needs another protobuf."""
+    """PyTorch comes from the distribution, so its checks run with the distribution's Python. TensorFlow, whose messages are the authority for ours, is
+    large: None where it was not asked for (make interop-full)."""
     if name == "grpc":
-        return os.environ["INTEROP_GRPC_PYTHON"]
+        return os.environ.get("INTEROP_GRPC_PYTHON")
     return "/usr/bin/python3" if name in ("finetune", "torch") else sys.executable
 
 
+def name_of(path):
+    return os.path.basename(path)[len("check_"):-len(".py")]
+
+
 def run(path):
-    name = os.path.basename(path)[len("check_"):-len(".py")]
+    name = name_of(path)
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
     begin = time.monotonic()
     process = subprocess.Popen([python_for(name), path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
@@ -43,7 +48,7 @@ def main():
     paths = sorted(glob.glob(os.path.join(HERE, "check_*.py")))
     if len(sys.argv) > 1:
         paths = [os.path.join(HERE, f"check_{name}.py") for name in sys.argv[1:]]
-    results = [run(path) for path in paths]
+    results = [run(path) for path in paths if python_for(name_of(path))]
     passed, failed = sum(r[0] for r in results), sum(r[1] for r in results)
     print(f"{passed} passed, {failed} failed")
     return 0 if failed == 0 and passed > 0 else 1
