@@ -355,7 +355,7 @@ int ml__lua_servable_batching(lua_State *L)
   read_sizes(L, sizes, &o);
   if (strcmp(mode, "never") == 0) return report(L, &probe, false, false, "batching is off");
   ml_program *program = ml_servable_program(servable);
-  ml_probe_program(program, &probe);
+  probe = *ml_servable_probe(servable);
   if (!always && probe.run_ns && (double)probe.run_ns < inline_below * 1000)
     return report(L, &probe, false, false, "a run is cheaper than handing it to a thread");
   o.merge = always ? !probe.contradicted : probe.mergeable && probe.exact;

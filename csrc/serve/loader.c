@@ -203,6 +203,7 @@ static void *run(void *context) {
   ml_loader *loader = context;
   ssize_t n;
   loader->status = ml_load_servable(&loader->what, &loader->servable, &loader->report, &loader->err);
+  if (loader->status == ML_OK) ml_servable_probe(loader->servable); /* so that nobody who serves has to wait for it */
   do n = write(loader->pipe[1], "", 1);
   while (n < 0 && errno == EINTR);
   return NULL;

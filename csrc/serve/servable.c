@@ -54,6 +54,8 @@ struct ml_servable {
   ml_request *idle;
   size_t n_idle;
   ml_calls calls;
+  atomic_bool probed;
+  ml_probe probe; /* when probed, does not change any more */
 };
 
 /* ---------------------------------------------------------------- life ---- */
@@ -731,6 +733,18 @@ ml_status ml_servable_predict_json(ml_servable *servable, const char *body, size
 }
 
 /* ---------------------------------------------------------------- batched ---- */
+const ml_probe *ml_servable_probe(ml_servable *servable) {
+  if (!atomic_load(&servable->probed)) {
+    ml_probe probe;
+    ml_probe_program(servable->program, &probe);
+    pthread_mutex_lock(&servable->mutex);
+    if (!atomic_load(&servable->probed)) servable->probe = probe;
+    atomic_store(&servable->probed, true);
+    pthread_mutex_unlock(&servable->mutex);
+  }
+  return &servable->probe;
+}
+
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err) {
   pthread_mutex_lock(&servable->mutex);
   bool set = servable->batcher == NULL;

@@ -8,6 +8,7 @@
 #include "codec/json.h"
 #include "graph/program.h"
 #include "serve/batcher.h"
+#include "serve/probe.h"
 
 #define ML_SERVING_DEFAULT "serving_default"
 #define ML_PREDICT_METHOD "tensorflow/serving/predict"
@@ -73,6 +74,9 @@ ml_status ml_request_decode_json(ml_servable *servable, const char *body, size_t
 ml_status ml_request_run(ml_request *request, ml_error *err); /* on this thread */
 ml_status ml_request_encode_json(ml_request *request, ml_json_writer *out, ml_error *err); /* after run or wait */
 void ml_request_free(ml_request *request); /* NULL allowed; one that was submitted leaves the queue, or its run is waited for */
+
+/* What its model is like, see probe.h: found out when first asked for, which takes some runs; a loader's thread does so beforehand. */
+const ml_probe *ml_servable_probe(ml_servable *servable);
 
 /* Requests may be submitted from now on. Takes over the batcher of the servable's program; only once. */
 ml_status ml_servable_set_batcher(ml_servable *servable, ml_batcher *batcher, ml_error *err);

@@ -146,6 +146,9 @@ static void test_thread(void)
   ok(ml_loader_start(loader, &what, &err) == ML_UNAVAILABLE, "the result is to be taken first");
   ok(ml_loader_take(loader, &servable, &report, &status, &err) && status == ML_OK && answers(servable), "taken");
   ok(strcmp(ml_servable_model(servable), "ten") == 0 && report.run_ns > 0, "with its name and report");
+  uint64_t allocations = ml_alloc_get_stats().allocations;
+  const ml_probe *probe = ml_servable_probe(servable);
+  ok(probe->run_ns > 0 && probe->mergeable && ml_alloc_get_stats().allocations == allocations, "and what it is like, without another run");
   ml_servable_release(servable);
   ok(!ml_loader_busy(loader) && !readable(loader, 0) && !ml_loader_take(loader, &servable, &report, &status, &err), "taken once");
   what = what_of(path_of("gone.onnx"), NULL, 1);
