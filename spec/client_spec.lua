@@ -660,6 +660,83 @@ describe("the client", function()
       assert.has_error(function() mlserve.client({ url = client.options.url }):watch() end)
     end)
 
+    it("takes no answer for what it is not", function()
+      local server = start(process.spawn_lua "spec/support/rude_grpc.lua")
+      local url = "http://127.0.0.1:" .. server:expect "port (%d+)\n"
+      local function live(kind, given)
+        local options = { timeout = 5, max_response = 100000, retries = { backoff = 0.001 } }
+        for name, value in pairs(given or {}) do options[name] = value end
+        local client = client_of(url .. "/" .. kind, options)
+        local ok, message, code = client:live()
+        local idle, busy = client.pool:count()
+        assert.equal(0, busy, kind)
+        client:close()
+        return ok or code, message, idle
+      end
+      local function both(f)
+        f()
+        in_loop(f)
+      end
+      both(function()
+        for _, kind in ipairs { "ok", "gzip" } do assert.same({ true, nil, 1 }, { live(kind) }, kind) end
+        assert.same({ "FAILED_PRECONDITION", "caf\195\169 100% %zz", 1 }, { live "error" })
+        for kind, code in pairs { unknown = "UNKNOWN", nostatus = "INTERNAL", html = "UNKNOWN", ["http/404"] = "UNIMPLEMENTED", ["http/503"] = "UNAVAILABLE",
+          ["http/401"] = "UNAUTHENTICATED", ["http/418"] = "UNKNOWN", none = "INTERNAL", two = "INTERNAL", cut = "INTERNAL", flag = "INTERNAL", unnamed = "INTERNAL",
+          broken = "INTERNAL", bomb = "RESOURCE_EXHAUSTED", large = "RESOURCE_EXHAUSTED", message = "DATA_LOSS", ["reset/2"] = "INTERNAL",
+          ["reset/8"] = "CANCELLED", ["reset/11"] = "RESOURCE_EXHAUSTED", ["reset/12"] = "PERMISSION_DENIED", fields = "RESOURCE_EXHAUSTED",
+          hangup = "UNAVAILABLE", midway = "UNAVAILABLE" } do
+          assert.equal(code, (live(kind)), kind)
+        end
+        for _, kind in ipairs { "silent", "half" } do
+          local code, message = live(kind, { timeout = 0.1 })
+          assert.same({ "DEADLINE_EXCEEDED", "no answer within 0.1 s" }, { code, message }, kind)
+        end
+      end)
+      local function count(kind)
+        local _, message = live("asked/" .. kind)
+        return message
+      end
+      assert.same({ true, "4" }, { (live("refused/3", { retries = { attempts = 5, backoff = 0.001 } })), count "refused" }) -- none of them was looked at
+      assert.same({ true, "3" }, { (live "busy/2"), count "busy" })
+      assert.same({ "UNAVAILABLE", "busy", 1 }, { live "busy/99" })
+      assert.equal("6", count "busy")
+      assert.equal("2", count "hangup") -- once from each side of both: it may be the request that ends it
+      local client = client_of(url .. "/leave", { retries = false })
+      local before = tonumber((select(2, live "connections")))
+      for _ = 1, 3 do assert.is_true(client:live()) end
+      assert.equal(before + 4, tonumber((select(2, live "connections")))) -- a new one each time, and the one that asks
+      client = client_of(url .. "/second", { retries = { backoff = 0.001 } })
+      for _ = 1, 4 do assert.is_true(client:live()) end -- a connection that was used before may die: asked again on a new one
+      local done, _, code = client:load "m"
+      assert.is_true(done == nil and code == "UNAVAILABLE" or done) -- never asked twice
+      assert.is_nil(server:log():match "error[^\n]*")
+    end)
+
+    it("speaks TLS, and HTTP/2 only", function()
+      directory = process.directory()
+      local key, cert = directory .. "/key", directory .. "/cert"
+      assert(os.execute(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext "
+        .. "subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout %s -out %s 2>/dev/null"):format(key, cert)))
+      process.write(directory .. "/serve.lua", SERVE:gsub("rest = {", ('tls = { cert = %q, key = %q }, rest = {'):format(cert, key)):format("0", "nil", ""))
+      local server = start(process.spawn_lua(directory .. "/serve.lua"))
+      local url = "https://127.0.0.1:" .. server:expect "listening on https?://127%.0%.0%.1:(%d+)\n"
+      local client = client_of(url, { tls = { ca = cert } })
+      local x = core.random_uniform({ 100000, 2 }, -1, 1)
+      assert(client:predict("double", x))
+      in_loop(function()
+        local loop = cqueues.running()
+        for i = 1, 20 do
+          loop:wrap(function() assert.equal(2 * i, assert(client:predict("double", core.tensor { { i, 0 } })):get(1, 1)) end)
+        end
+      end)
+      assert.equal("UNAVAILABLE", select(3, client_of(url, { retries = false }):live()))
+      local rude_url = rude(cert, key):gsub("http:", "https:")
+      local _, message, code = client_of(rude_url, { tls = { ca = cert }, retries = false }):live()
+      assert.same({ "UNAVAILABLE", true }, { code, message:find("HTTP/2", 1, true) ~= nil })
+      local rest = assert(mlserve.client { url = url, tls = { ca = cert } })
+      assert(rest:predict("double", { { 1, 2 } }))
+    end)
+
     it("says what answers that are no gRPC are", function()
       local url = rude()
       local port = tonumber(url:match "%d+$")

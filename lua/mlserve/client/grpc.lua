@@ -101,7 +101,10 @@ local function look(self)
   self.ended = true
   local trailers = session:trailers(id)
   local code, text = status_of(trailers)
-  if not code and self.head then code, text = status_of(self.head) end
+  if not code and self.head then -- an answer of trailers only
+    trailers = self.head
+    code, text = status_of(trailers)
+  end
   if code then
     self.trailers, self.code, self.text = trailers, code, text
   elseif over and over ~= 0 then

@@ -45,27 +45,28 @@ local function flush_secure(self, deadline)
   return true
 end
 
--- Takes in what is there; nil: the connection has ended.
+-- Takes in what is there, and says whether that was anything; nil: the connection has ended.
 local function pull_plain(self)
   local session, fd = self.session, self.fd
-  for _ = 1, PULLS do
+  for i = 1, PULLS do
     local there = session:pull(fd)
     if there == nil then return nil end
-    if not there then return true end
+    if not there then return true, i > 1 end
   end
-  return true
+  return true, true
 end
 
 local function pull_secure(self)
-  for _ = 1, PULLS do
+  for i = 1, PULLS do
     local data, why = self.socket:xread(-READ_SIZE, "bn", 0)
     if not data or data == "" then
       self.socket:clearerr()
-      return why == errno.ETIMEDOUT or why == errno.EAGAIN or nil
+      if why ~= errno.ETIMEDOUT and why ~= errno.EAGAIN then return nil end
+      return true, i > 1
     end
     if not self.session:receive(data) then return nil end
   end
-  return true
+  return true, true
 end
 
 local function tell(self)
@@ -81,10 +82,11 @@ end
 -- Sends what there is to send, waits for bytes and takes them in.
 local function pump(self, deadline)
   local sent = self:flush(deadline)
-  local there = self:pull()
+  local there, some = self:pull()
+  if some then sent = self:flush(deadline) end -- it may have opened a window
   tell(self)
   if sent == nil or there == nil then return false end
-  if next(self.news) then return true end
+  if some or next(self.news) then return true end
   local left = deadline - monotime()
   if left > 0 then
     if running() then poll(sent and self.readable or self.both, self.kicked, left)
