@@ -47,3 +47,27 @@ if changed python-tensorflow "${sources[@]}" build-aux/interop-tfserving-require
   "$python" -m pip install -q --disable-pip-version-check --no-deps --target .interop/python-tensorflow -r build-aux/interop-tfserving-requirements.txt
   made python-tensorflow
 fi
+
+# Go: the client with its generated code, and the tools of go.mod
+export GOPATH=$root/.interop/gopath GOCACHE=$root/.interop/gocache GOFLAGS="-modcacherw -buildvcs=false -mod=readonly" GOTOOLCHAIN=local
+if changed go "${sources[@]}" $here/go/*; then
+  cp $here/go/* .interop/go
+  bin=$root/.interop/go/bin
+  build() { (cd .interop/go && go build -o "$@"); }
+  build "$bin/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/fullstorydev/grpcurl/cmd/grpcurl \
+    github.com/grpc-ecosystem/grpc-health-probe
+  options=({--go_opt,--go-grpc_opt}=Mgoogle/protobuf/{any.proto=google.golang.org/protobuf/types/known/anypb,wrappers.proto=google.golang.org/protobuf/types/known/wrapperspb})
+  for file in $(matching '^tensorflow|^[a-z_]*\.proto$'); do
+    case $file in
+      tensorflow/*) package=tensorflow ;;
+      tensorflow_serving/*) package=serving ;;
+      *) package=inference ;;
+    esac
+    options+=("--go_opt=M$file=mlserve.interop/pb/$package" "--go-grpc_opt=M$file=mlserve.interop/pb/$package")
+  done
+  mapfile -t files < <(matching '^tensorflow|^[a-z_]*\.proto$')
+  protoc .interop/protos "--plugin=protoc-gen-go=$bin/protoc-gen-go" "--plugin=protoc-gen-go-grpc=$bin/protoc-gen-go-grpc" --go_out=../go --go-grpc_out=../go \
+    --go_opt=module=mlserve.interop --go-grpc_opt=module=mlserve.interop "${options[@]}" "${files[@]}"
+  build "$bin/client" .
+  made go
+fi

@@ -249,6 +249,7 @@ def run_clients(transport, config_path, expected):
     run_client(f"{transport}, Python", [python, program, config_path, "all"], expected, everything, {"PYTHONPATH": os.path.join(INTEROP, "python")})
     run_client(f"{transport}, Python, tensorflow-serving-api", [python, program, config_path, "tfserving"], expected, SERVING_CASES,
                {"PYTHONPATH": os.path.join(INTEROP, "python-tensorflow")})
+    run_client(f"{transport}, Go", [os.path.join(INTEROP, "go", "bin", "client"), config_path], expected, everything)
     run_client(f"{transport}, Triton's client", [python, os.path.join(CLIENTS, "triton_client.py"), config_path], expected, TRITON_CASES)
     run_client(f"{transport}, KServe's client", [python, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
 
