@@ -46,6 +46,23 @@ for _, transport in ipairs { "http", "nginx" } do
       assert.are.equal(0, server:code(15))
     end)
 
+    if transport == "nginx" then
+      it("has a status of gRPC for bodies that nginx refuses", function()
+        local rest_url, grpc_url = start "--max-body 100000"
+        local input = models .. "/large"
+        process.write(input, "\0\0\1\134\160" .. ("x"):rep(100000))
+        for _, length in ipairs { "", "--no-content-length" } do
+          local pipe = io.popen(("nghttp -v %s -H 'content-type: application/grpc' -d %s %s/grpc.health.v1.Health/Check"):format(length, quote(input), grpc_url))
+          local text = pipe:read "*a"
+          pipe:close()
+          assert.truthy(text:find("grpc-status: 8", 1, true), text)
+          assert.truthy(text:find("grpc-message: Received message larger than max (100000)", 1, true), text)
+        end
+        local response = grpc_curl.request(rest_url .. "/v1/models/penguins:predict", { body = ("x"):rep(100001), version = 1, type = "application/json" })
+        assert.are.same({ 413, '{"error": "the body is over the limit of 100000 bytes"}' }, { response.status, response.body })
+      end)
+    end
+
     it("speaks TLS, both versions of HTTP on both ports", function()
       local key, cert = models .. "/key.pem", models .. "/cert.pem"
       assert(os.execute(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout %s -out %s 2>/dev/null"):format(

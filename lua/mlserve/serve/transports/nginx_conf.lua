@@ -61,7 +61,6 @@ local SERVER = [[
         add_trailer grpc-status $grpc_status;
         add_trailer grpc-message $grpc_message;
         add_trailer grpc-status-details-bin $grpc_status_details_bin;
-        error_page 413 = @too_large;
         content_by_lua_block { require("mlserve.nginx").handler() }
       }
       # what nginx refuses by itself: too large, malformed
@@ -69,9 +68,15 @@ local SERVER = [[
       content_by_lua_block { require("mlserve.nginx").handler() }
     }
 {streams}
-    location @refused { internal; default_type application/json; return 413 '{"error": "the body is over the limit of {max_body} bytes"}'; }
-    location @too_large {
+    location @refused {
       internal;
+      default_type application/json;
+      if ($http_content_type ~ "^application/grpc([+;]|$)") { rewrite ^ /refused last; }
+      return 413 '{"error": "the body is over the limit of {max_body} bytes"}';
+    }
+    location = /refused {
+      internal;
+      client_max_body_size 0; # or it would be refused again
       default_type application/grpc;
       set $grpc_status 8;
       add_trailer grpc-status $grpc_status;
@@ -82,7 +87,7 @@ local SERVER = [[
 
 -- Streams in which both sides speak in turn: transports.nginx_streams answers them. gRPC-Web has none.
 local STREAMS = [[
-    location ~ "^/(inference\\.GRPCInferenceService/ModelStreamInfer|grpc\\.reflection\\.v1(alpha)?\\.ServerReflection/ServerReflectionInfo)$" {
+    location ~ "^/(inference[.]GRPCInferenceService/ModelStreamInfer|grpc[.]reflection[.]v1(alpha)?[.]ServerReflection/ServerReflectionInfo)$" {
       client_max_body_size 0; # of all messages together
       client_body_timeout 24h;
       grpc_read_timeout 24h;
@@ -181,8 +186,8 @@ end
 
 --- The configuration.
 ---@param given table directory, workers, listen (array of { address, http2: speak that too, plain: without TLS }), tls = { cert, key, client_ca
---- (files), ciphers }, streams: whether a process answers streams at DIRECTORY/streams, path, cpath (of LuaJIT's modules), nginx (of `describe`), exists: function(path) -> boolean, user, level, pool
---- (threads of the pool), and limits: connections, max_body, head_timeout, body_timeout, idle_timeout, write_timeout, drain_timeout
+--- (files), ciphers }, streams: whether a process answers streams at DIRECTORY/streams, path, cpath (of LuaJIT's modules), nginx (of `describe`),
+--- exists: function(path) -> boolean, user, level, pool (threads of the pool), and limits: connections, max_body, head_timeout, body_timeout, idle_timeout, write_timeout, drain_timeout
 ---@return string|nil text
 ---@return string|nil message
 function M.render(given)
