@@ -69,7 +69,7 @@ specs() {
   files=$(find ${SPEC:-spec} -name '*_spec.lua' | LC_ALL=C sort)
   [ "$lua" = luajit ] && files=$(grep -vE '^spec/(serve/|cli)' <<< "$files")
   count "$lua" env -u LUA_PATH_5_4 -u LUA_CPATH_5_4 LUA_PATH="$root/lua/?.lua;$root/lua/?/init.lua;$root/?.lua;;" LUA_CPATH="$modules/$lua/?.so;;" \
-    MLSERVE_LUA="$lua" ${SANITIZER:+ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1} \
+    MLSERVE_LUA="$lua" ${SANITIZER:+ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:suppressions=$root/build-aux/asan-suppressions.txt"} \
     ${SANITIZER:+UBSAN_OPTIONS=print_stacktrace=1} ${SANITIZER:+LD_PRELOAD="$(preload)"} ${SANITIZER:+PATH="$(shims):$PATH"} \
     "$lua" build-aux/busted.lua --ignore-lua --cpath="$modules/$lua/?.so" $files
 }

@@ -214,7 +214,7 @@ describe("the client", function()
     end)
 
     local function of(kind, given)
-      local options = { url = url .. "/" .. kind, timeout = 5, retries = { backoff = 0.001 } }
+      local options = { url = url .. "/" .. kind, timeout = 20, retries = { backoff = 0.001 } }
       for name, value in pairs(given or {}) do options[name] = value end
       clients[#clients + 1] = assert(mlserve.client(options))
       return clients[#clients]

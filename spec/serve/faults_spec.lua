@@ -254,7 +254,7 @@ describe("a server to which things happen", function()
     end
     assert.are.equal(10, value())
     assert.is_true(sanitised or resident() - before < 40000, before .. " KiB before, " .. resident() .. " with 20 such clients")
-    assert.truthy(process.wait(10, function()
+    assert.truthy(process.wait(60, function()
       local pipe = assert(io.popen(("ls /proc/%d/fd | wc -l"):format(server.pid)))
       local count = pipe:read "n"
       pipe:close()
