@@ -252,15 +252,10 @@ def check_calls(channel):
     check(all(future.result() == b"\x08\x01" for future in futures), "400 calls at a time")
 
 
-def main():
-    base = tempfile.mkdtemp()
-    for name in ("penguins", "bad"):
-        os.makedirs(os.path.join(base, name, "1"))
-    shutil.copy(os.path.join(ROOT, "spec/golden/pipeline/model.onnx"), os.path.join(base, "penguins", "1"))
-    with open(os.path.join(base, "bad", "1", "model.onnx"), "w") as file:
-        file.write("no model")
+def check_server(base, transport):
+    print(f"grpc: --transport {transport}", flush=True)
     server = subprocess.Popen(["lua5.4", os.path.join(ROOT, "bin/mlserve"), "serve", "--model", "penguins=" + os.path.join(base, "penguins"), "--rest-port", "0",
-                               "--grpc-port", "0", "--admin"], stdout=subprocess.PIPE, text=True, env=environment(), cwd=base)
+                               "--grpc-port", "0", "--admin", "--transport", transport], stdout=subprocess.PIPE, text=True, env=environment(), cwd=base)
     try:
         line = server.stdout.readline()
         address = re.search(r"http://[^,]+, http://(\S+)", line)[1]
@@ -274,7 +269,20 @@ def main():
     finally:
         server.terminate()
         check(server.wait(20) == 0, "the server ends with 0")
-        shutil.rmtree(base)
+
+
+def main():
+    for transport in ("http", "nginx"):
+        base = tempfile.mkdtemp()
+        for name in ("penguins", "bad"):
+            os.makedirs(os.path.join(base, name, "1"))
+        shutil.copy(os.path.join(ROOT, "spec/golden/pipeline/model.onnx"), os.path.join(base, "penguins", "1"))
+        with open(os.path.join(base, "bad", "1", "model.onnx"), "w") as file:
+            file.write("no model")
+        try:
+            check_server(base, transport)
+        finally:
+            shutil.rmtree(base)
     finish()
 
 

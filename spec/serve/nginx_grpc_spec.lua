@@ -79,6 +79,24 @@ describe("gRPC in nginx", function()
       ngx.print(stats and stats.jobs or "none") } }
   ]]
 
+  it("is configured as the version of nginx wants it", function()
+    local nginx_conf = require "mlserve.serve.transports.nginx_conf"
+    local function lines(version, tls)
+      local text = assert(nginx_conf.render {
+        nginx = nginx_conf.describe("nginx version: nginx/" .. version .. "\nconfigure arguments: --with-threads --modules-path=/m"), exists = function() return true end,
+        listen = { { address = "127.0.0.1:1" }, { address = "127.0.0.1:2", http2 = true }, { address = "unix:/u", plain = true } }, pool = 1,
+        directory = "/d", path = "/p", cpath = "/c", streams = true, tls = tls and { cert = "/cert", key = "/key", client_ca = "/ca", ciphers = "A:B" },
+      })
+      local found = { http2 = text:find("http2 on;", 1, true) ~= nil, verify = text:find('ssl_client_certificate "/ca";%s+ssl_verify_client on;') ~= nil }
+      for line in text:gmatch "listen ([^\n]*);" do found[#found + 1] = line end
+      return found
+    end
+    assert.are.same({ http2 = false, verify = false, "127.0.0.1:1", "127.0.0.1:2 http2", "unix:/u" }, lines "1.22.1")
+    assert.are.same({ http2 = false, verify = true, "127.0.0.1:1 ssl http2", "127.0.0.1:2 ssl http2", "unix:/u" }, lines("1.25.0", true))
+    assert.are.same({ http2 = true, verify = false, "127.0.0.1:1", "127.0.0.1:2", "unix:/u" }, lines "1.25.1")
+    assert.are.same({ http2 = true, verify = true, "127.0.0.1:1 ssl", "127.0.0.1:2 ssl", "unix:/u" }, lines("1.29.3", true))
+  end)
+
   it("runs requests in the thread pool, which keeps to deadlines and drops what is cancelled", function()
     start(POOLED:format 'batching = { mode = "never" }':format(models), POOL)
     nginx:expect "model 'm' version 1: .- in the thread pool"
