@@ -77,6 +77,8 @@ look() {
   need fuzz 'clang' command -v clang
   need fuzz 'libclang-rt-14-dev|libclang-rt-18-dev|libclang-rt-dev' fuzzer_there
 
+  need interop 'nginx-light|nginx' command -v nginx
+  need interop 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf
   need interop 'python3-venv' python3 -c 'import venv, ensurepip'
   need interop 'python3-torch' python_has torch
 

@@ -219,6 +219,7 @@ describe("gRPC in nginx", function()
     assert.is_truthy(process.wait(5, function() return (process.slurp(output) or "") ~= "" end))
     nginx:signal "QUIT"
     assert.are.equal(0, nginx:code(10))
+    assert.is_nil(nginx:log():find("ngx.sleep(0)", 1, true))
     -- curl may leave at the GOAWAY: the log tells how the stream ended
     local last
     for line in process.slurp(log):gmatch "[^\n]+" do last = line end

@@ -369,6 +369,11 @@ function stream_methods:write(bytes)
   return true
 end
 
+function stream_methods:wait(seconds)
+  ngx.sleep(max(seconds, 0.001)) -- nginx's timers count milliseconds: less would not wait at all
+  return self.client.gone and "cancelled" or "timeout"
+end
+
 ---------------------------------------------------------------------------------------------------------------------------
 -- requests
 
