@@ -79,6 +79,10 @@ look() {
 
   need interop 'python3-venv' python3 -c 'import venv, ensurepip'
   need interop 'python3-torch' python_has torch
+  need interop 'golang-go' command -v go
+  need interop 'nodejs' command -v node
+  need interop 'npm' command -v npm
+  need interop 'chromium|chromium-browser' command -v chromium
 
   need bench 'valgrind' command -v valgrind
   need bench 'wrk' command -v wrk
