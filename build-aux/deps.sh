@@ -81,6 +81,10 @@ look() {
   need interop 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf
   need interop 'python3-venv' python3 -c 'import venv, ensurepip'
   need interop 'python3-torch' python_has torch
+  need interop 'golang-go' command -v go
+  need interop 'nodejs' command -v node
+  need interop 'npm' command -v npm
+  need interop 'chromium|chromium-browser' command -v chromium
 
   need bench 'valgrind' command -v valgrind
   need bench 'wrk' command -v wrk

@@ -71,3 +71,10 @@ if changed go "${sources[@]}" $here/go/*; then
   build "$bin/client" .
   made go
 fi
+
+# Node: the client reads the .proto files as they are; the browser's page is bundled with code generated from them
+if changed node "${sources[@]}" $here/node/*; then
+  cp $here/node/* .interop/node
+  (cd .interop/node && npm ci --silent --ignore-scripts --no-audit --no-fund --cache "$root/.interop/npm-cache")
+  made node
+fi

@@ -242,6 +242,101 @@ def run_client(name, command, expected, cases, environment=None, seconds=120):
     print(f"  {name}: {len(cases)} cases ({time.monotonic() - begin:.1f} s)", flush=True)
 
 
+def tool(name, *arguments, given=None, seconds=30):
+    """Runs grpcurl or grpc-health-probe: its exit code, output and errors."""
+    result = subprocess.run([os.path.join(INTEROP, "go", "bin", name), *arguments], input=given, capture_output=True, text=True, timeout=seconds, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+def documents(text):
+    """The JSON documents that follow each other in a text."""
+    found, decoder = [], json.JSONDecoder()
+    while text.strip():
+        document, end = decoder.raw_decode(text.lstrip())
+        found.append(document)
+        text = text.lstrip()[end:]
+    return found
+
+
+def check_grpcurl(transport, config, expected):
+    """Everything by reflection alone."""
+    begin, what, target = time.monotonic(), f"{transport}, grpcurl: ", config["target"]
+    infer = "inference.GRPCInferenceService/"
+
+    def call(method, message, *options, address=target):
+        """What the client's programs report: a value or a status."""
+        code, output, errors = tool("grpcurl", "-plaintext", "-max-time", "30", *options, "-d", "@", address, method,
+                                    given=message if isinstance(message, str) else json.dumps(message))
+        if code == 0:
+            return {"value": documents(output)}
+        status = re.search(r"Code: (\w+)\s+Message: (.*)", errors, re.DOTALL)
+        return {"code": re.sub(r"(?<!^)(?=[A-Z])", "_", status[1]).upper(), "message": status[2]} if status else {"code": str(code), "message": errors}
+
+    def case(name, result):
+        check(expected[name](result), f"{what}{name}: {json.dumps(result)[:600]}")
+
+    def one(result, pick):
+        return {"value": pick(result["value"][0])} if result.get("value") else result
+
+    def floats(text):
+        return np.frombuffer(base64.b64decode(text), "<f4").astype(float).tolist()
+
+    def request(model, values, shape):
+        return {"model_name": model, "id": "r1", "inputs": [{"name": "x", "datatype": "FP32", "shape": shape}],
+                "raw_input_contents": [base64.b64encode(np.array(values, "<f4").tobytes()).decode()]}
+
+    flat = np.array(config["x"], np.float32).ravel()
+    linear, bad = request("linear", flat, [3, 4]), request("linear", flat[:6], [3, 2])
+    proto = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": 3}]}, "float_val": config["halves"]}
+    services = tool("grpcurl", "-plaintext", target, "list")[1].split()
+    methods = [line.rsplit(".", 1)[1] for line in tool("grpcurl", "-plaintext", target, "list", "inference.GRPCInferenceService")[1].split()]
+    case("reflection", {"value": {"services": sorted(services), "methods": sorted(methods)}})
+    described = tool("grpcurl", "-plaintext", target, "describe", "tensorflow.serving.PredictRequest")[1]
+    check("map<string, .tensorflow.TensorProto> inputs = 2;" in described, what + described)
+    case("regress", one(call("tensorflow.serving.PredictionService/Predict", {"model_spec": {"name": "half_plus_two"}, "inputs": {"x": proto}}),
+                        lambda answer: answer["outputs"]["y"].get("floatVal") or floats(answer["outputs"]["y"]["tensorContent"])))
+    case("model_status", one(call("tensorflow.serving.ModelService/GetModelStatus", {"model_spec": {"name": "linear"}}),
+                             lambda answer: [[int(each["version"]), each["state"], each["status"].get("errorMessage", "")] for each in answer["model_version_status"]]))
+    case("infer_typed", one(call(infer + "ModelInfer", linear), lambda answer: floats(answer["rawOutputContents"][0])))
+    case("infer_metadata", one(call(infer + "ModelInfer", request("half_plus_two", config["halves"], [3]), "-H", "x-note: plain", "-H",
+                                    "x-note-bin: " + base64.b64encode(bytes(range(256))).decode()), lambda answer: floats(answer["rawOutputContents"][0])))
+    large = call(infer + "ModelInfer", request("negate", numbers(LARGE), [1, LARGE]))
+    case("infer_large", one(large, lambda answer: [[int(size) for size in answer["outputs"][0]["shape"]],
+                                                   hashlib.sha256(base64.b64decode(answer["rawOutputContents"][0])).hexdigest()]))
+    answers = call(infer + "ModelStreamInfer", "\n".join(json.dumps(each) for each in (linear, bad, linear)))
+    case("stream", {"value": [each.get("errorMessage") or floats(each["inferResponse"]["rawOutputContents"][0]) for each in answers["value"]]}
+         if "value" in answers else answers)
+    case("stream_metadata", call(infer + "ModelStreamInfer", request("none", flat, [3, 4]), "-H", "triton_grpc_error: true"))
+    case("infer_error_invalid_argument", call(infer + "ModelInfer", bad))
+    case("infer_error_not_found", call(infer + "ModelInfer", request(config["unknown"], flat, [3, 4])))
+    case("infer_error_resource_exhausted", call(infer + "ModelInfer", request("negate", np.zeros(TOO_LARGE), [1, TOO_LARGE])))
+    case("error_unavailable", call(infer + "RepositoryIndex", {}))
+    case("error_permission_denied", call("tensorflow.serving.ModelService/HandleReloadConfigRequest", {"config": {"model_config_list": {}}}))
+    slow = {"model_name": "slow", "inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [config["iterations"]]}}]}
+    late = call(infer + "ModelInfer", slow, "-max-time", str(config["deadline"]))
+    check(late.get("code") == "DEADLINE_EXCEEDED", f"{what}deadline: {late}")
+    states = [call("grpc.health.v1.Health/Check", {"service": name}) for name in ("", "inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "linear")]
+    case("health", {"value": [one(each, lambda answer: answer["status"]).get("value") for each in states]})
+    case("health_unknown", call("grpc.health.v1.Health/Check", {"service": "none"}))
+    watched = call("grpc.health.v1.Health/Watch", {"service": "none"}, "-max-time", "0.5")
+    check(watched.get("code") == "DEADLINE_EXCEEDED", f"{what}watch: {watched}")
+    print(f"  {what}({time.monotonic() - begin:.1f} s)", flush=True)
+
+
+def check_health_probe(transport, config):
+    """Its exit code is the answer: 0 serving, 3 the call failed, 4 not serving."""
+    what = f"{transport}, grpc-health-probe: "
+    probes = [((), config["target"], 0), ((), config["rest"], 0), (("-service=linear",), config["target"], 0), (("-gzip",), config["target"], 0),
+              (("-service=tensorflow.serving.PredictionService", "-rpc-header=x-note: plain"), config["target"], 0), (("-service=none",), config["target"], 3)]
+    for options, address, expected in probes:
+        code, _, errors = tool("grpc-health-probe", f"-addr={address}", *options)
+        check(code == expected, f"{what}{' '.join(options)}: {code}, {errors}")
+    for verb, expected in (("Unload", 4), ("Load", 0)):
+        tool("grpcurl", "-plaintext", "-d", '{"model_name": "spare"}', config["admin"], f"inference.GRPCInferenceService/RepositoryModel{verb}")
+        code, _, errors = tool("grpc-health-probe", f"-addr={config['admin']}", "-service=spare")
+        check(code == expected, f"{what}after {verb}: {code}, {errors}")
+
+
 def run_clients(transport, config_path, expected):
     python = os.environ.get("INTEROP_KSERVE_PYTHON", os.path.join(INTEROP, "kserve", "bin", "python"))
     program = os.path.join(CLIENTS, "python_client.py")
@@ -250,6 +345,7 @@ def run_clients(transport, config_path, expected):
     run_client(f"{transport}, Python, tensorflow-serving-api", [python, program, config_path, "tfserving"], expected, SERVING_CASES,
                {"PYTHONPATH": os.path.join(INTEROP, "python-tensorflow")})
     run_client(f"{transport}, Go", [os.path.join(INTEROP, "go", "bin", "client"), config_path], expected, everything)
+    run_client(f"{transport}, Node", ["node", os.path.join(INTEROP, "node", "client.js"), config_path], expected, everything)
     run_client(f"{transport}, Triton's client", [python, os.path.join(CLIENTS, "triton_client.py"), config_path], expected, TRITON_CASES)
     run_client(f"{transport}, KServe's client", [python, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
 
@@ -270,7 +366,10 @@ def check_transport(transport, directory, bases, sessions):
         path = os.path.join(directory, f"{transport}.json")
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)
-        run_clients(transport, path, expectations(config, sessions))
+        expected = expectations(config, sessions)
+        run_clients(transport, path, expected)
+        check_grpcurl(transport, config, expected)
+        check_health_probe(transport, config)
     finally:
         for each in (server, admin):
             if each:
