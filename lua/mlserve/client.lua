@@ -214,6 +214,7 @@ end
 -- Calls what raises without position, and gives its errors that of the caller's caller.
 local function checked(where, f, ...)
   local ok, a, b, c = pcall(f, ...)
+  if ok and b == nil and c == nil then return a end
   if ok then return a, b, c end
   if type(a) == "string" and not a:find("^[^\n]-:%d+: ") then error(where .. ": " .. a, 3) end
   error(a, 0)
