@@ -214,7 +214,6 @@ end
 -- Calls what raises without position, and gives its errors that of the caller's caller.
 local function checked(where, f, ...)
   local ok, a, b, c = pcall(f, ...)
-  if ok and b == nil and c == nil then return a end
   if ok then return a, b, c end
   if type(a) == "string" and not a:find("^[^\n]-:%d+: ") then error(where .. ": " .. a, 3) end
   error(a, 0)
@@ -301,7 +300,8 @@ function Client:predict(model, inputs, given)
   if inputs == nil then error("predict: inputs expected, got nil", 2) end
   if data and data.is_dataset(inputs) then inputs = inputs:inputs() end
   local output, message, code = checked("predict", predict, self, model, inputs, o)
-  return output, message, code
+  if output ~= nil then return output end
+  return nil, message, code
 end
 
 local function examples(self, verb, model, list, given)
