@@ -349,6 +349,7 @@ local function dispatch(self)
         end
         handed_over = start(self, id, {
           method = first, path = second, query = query, headers = headers, body = body, peer = self.peer, http = "2", closed = closed,
+          timeout = nil, model = nil, version = nil, verb = nil, -- room for what protocols add: growing costs more than the rest
         })
       end
       if handed_over then return true end
