@@ -76,5 +76,9 @@ fi
 if changed node "${sources[@]}" $here/node/*; then
   cp $here/node/* .interop/node
   (cd .interop/node && npm ci --silent --ignore-scripts --no-audit --no-fund --cache "$root/.interop/npm-cache")
+  mkdir .interop/node/gen
+  mapfile -t files < <(matching '^tensorflow|^[a-z_]*\.proto$|^grpc/health')
+  protoc .interop/protos "--plugin=protoc-gen-es=$root/.interop/node/node_modules/.bin/protoc-gen-es" --es_out=../node/gen --es_opt=target=js "${files[@]}"
+  .interop/node/node_modules/.bin/esbuild .interop/node/page.js --bundle --log-level=warning --outfile=.interop/node/bundle.js
   made node
 fi

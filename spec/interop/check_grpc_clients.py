@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -172,6 +173,10 @@ TRITON_CASES = ["live", "metadata", "infer_raw", "infer_words", "datatypes", "cl
                 "infer_error_invalid_argument", "infer_error_not_found", "infer_error_resource_exhausted", "error_unavailable", "error_unimplemented"]
 KSERVE_CASES = ["live", "infer_raw", "infer_typed", "infer_words", "infer_metadata", "infer_large", "infer_streams", "deadline", "cancelled",
                 "infer_error_invalid_argument", "infer_error_resource_exhausted", "infer_error_not_found", "infer_gzip"]
+BROWSER_CASES = ["predict_content", "classify", "model_status", "predict_metadata", "predict_large", "predict_streams", "metadata", "infer_raw", "infer_words",
+                 "infer_large", "deadline", "cancelled", "health", "health_unknown", "error_invalid_argument", "error_not_found", "error_failed_precondition",
+                 "error_resource_exhausted", "error_permission_denied", "infer_error_invalid_argument", "infer_error_not_found", "error_unavailable",
+                 "error_unimplemented_service"]
 ONLY_TRITON = {"datatypes", "classification", "infer_gzip", "infer_deflate", "infer_metadata", "infer_error_resource_exhausted"}
 
 
@@ -179,7 +184,7 @@ ONLY_TRITON = {"datatypes", "classification", "infer_gzip", "infer_deflate", "in
 
 class Server:
     def __init__(self, models, transport, *more):
-        command = ["lua5.4", os.path.join(ROOT, "bin", "mlserve"), "serve", "--rest-port", "0", "--grpc-port", "0", "--transport", transport, *more]
+        command = ["lua5.4", os.path.join(ROOT, "bin", "mlserve"), "serve", "--rest-port", "0", "--grpc-port", "0", "--cors", "--transport", transport, *more]
         for name, base in models.items():
             command += ["--model", f"{name}={base}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=support.environment(), cwd=ROOT)
@@ -326,8 +331,10 @@ def check_grpcurl(transport, config, expected):
 def check_health_probe(transport, config):
     """Its exit code is the answer: 0 serving, 3 the call failed, 4 not serving."""
     what = f"{transport}, grpc-health-probe: "
-    probes = [((), config["target"], 0), ((), config["rest"], 0), (("-service=linear",), config["target"], 0), (("-gzip",), config["target"], 0),
+    probes = [((), config["target"], 0), (("-service=linear",), config["target"], 0), (("-gzip",), config["target"], 0),
               (("-service=tensorflow.serving.PredictionService", "-rpc-header=x-note: plain"), config["target"], 0), (("-service=none",), config["target"], 3)]
+    if transport == "http":  # nginx 1.22 speaks one version of HTTP on a port without TLS
+        probes.append(((), config["rest"], 0))
     for options, address, expected in probes:
         code, _, errors = tool("grpc-health-probe", f"-addr={address}", *options)
         check(code == expected, f"{what}{' '.join(options)}: {code}, {errors}")
@@ -350,6 +357,13 @@ def run_clients(transport, config_path, expected):
     run_client(f"{transport}, KServe's client", [python, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
 
 
+def run_browser(transport, config_path, expected):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+    for kind, what, more in (("connect", "Connect", ["health_watch"]), ("text", "grpc-web", ["health_watch"]), ("binary", "grpc-web, binary", [])):
+        command = ["node", os.path.join(INTEROP, "node", "browser.js"), config_path, kind, browser]
+        run_client(f"{transport}, Chromium with {what}", command, expected, BROWSER_CASES + more)
+
+
 def check_transport(transport, directory, bases, sessions):
     more = {"added": os.path.join(directory, "others", "added"), "missing": os.path.join(directory, "others", "missing")}
     server, admin = Server(bases, transport), None
@@ -357,7 +371,7 @@ def check_transport(transport, directory, bases, sessions):
         admin = Server(bases, transport, "--admin")
         elapsed = seconds_for(server.ports[0], 500)
         config = {
-            "target": server.ports[1], "admin": admin.ports[1], "rest": server.ports[0], "models": bases, "features": FEATURES, "streams": STREAMS,
+            "target": server.ports[1], "admin": admin.ports[1], "rest": server.ports[0], "admin_rest": admin.ports[0], "models": bases, "features": FEATURES, "streams": STREAMS,
             "large": LARGE, "too_large": TOO_LARGE, "x": [[5.125, 3.5, 1.375, 0.25], [6.25, 2.875, 4.5, 1.5], [7.125, 3.0, 5.875, 2.125]],
             "halves": [1.0, 2.0, 5.0], "words": ["", "plain", "\u00e9\u4e2d\U0001f600", 'quote " and\nline'], "unknown": "m\u00f6del 100%",
             "iterations": max(500, int(0.6 / elapsed * 500)), "deadline": 0.15, **more,
@@ -368,6 +382,7 @@ def check_transport(transport, directory, bases, sessions):
             json.dump(config, file)
         expected = expectations(config, sessions)
         run_clients(transport, path, expected)
+        run_browser(transport, path, expected)
         check_grpcurl(transport, config, expected)
         check_health_probe(transport, config)
     finally:

@@ -189,6 +189,11 @@ describe("gRPC-Web and other origins", function()
     grpc_services.mount(it_, repository.new(), { cors = true })
     local response = it_:handle { method = "OPTIONS", path = "/inference.GRPCInferenceService/ServerLive", headers = { origin = "https://a.example" }, body = "" }
     assert.are.equal(204, response.status)
+    for wanted, status in pairs { ["content-type,x-grpc-web"] = 204, ["content-type"] = 404 } do -- the page shall learn that there is no such method
+      assert.are.equal(status, it_:handle({ method = "OPTIONS", path = "/some.Service/Method", body = "", headers = {
+        origin = "https://a.example", ["access-control-request-headers"] = wanted,
+      } }).status)
+    end
     response = post(it_, "\0\0\0\0\0", nil, "/inference.GRPCInferenceService/ServerLive")
     assert.are.equal("\0\0\0\0\2\8\1" .. OK, response.body)
     it_ = app.new()

@@ -122,7 +122,7 @@ function serve.run(args)
     unix_mode = args.unix_mode, socket_activation = true, max_connections = args.max_connections, max_body = args.max_body,
     max_buffered = args.max_buffered, max_head = args.max_head, max_fields = args.max_fields, head_timeout = args.head_timeout,
     body_timeout = args.body_timeout, idle_timeout = args.idle_timeout, write_timeout = args.write_timeout,
-    drain_timeout = args.drain_timeout, refuse_connections = args.refuse_connections,
+    drain_timeout = args.drain_timeout, refuse_connections = args.refuse_connections, cors = args.cors,
   }
   given.tls, given.grpc = tls, models.grpc(args)
   given.limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil

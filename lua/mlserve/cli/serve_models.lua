@@ -63,6 +63,7 @@ function M.add(parser)
   parser:option("--enable_batching", "As --batching auto; =false: as --batching never."):args("?"):convert(boolean)
   parser:option("--enable_per_model_batching_parameters", "Read batching_params.pbtxt in each version's directory as well."):args("?"):convert(boolean)
   parser:option("--enable_model_warmup", "=false: as --warm-up 0."):args("?"):convert(boolean)
+  parser:option("--cors --enable_cors_support", "Let pages of every origin ask (REST of TensorFlow Serving, gRPC-Web)."):args("?"):convert(boolean)
   parser:option("--grpc-max-message", "Bytes that a message of a gRPC client may have (default: 4194304)."):argname("BYTES"):convert(arguments.integer(1))
   parser:option("--enable_serialization_as_tensor_content", "Predict of gRPC answers in tensor_content."):args("?"):convert(boolean)
   for _, name in ipairs(GRPC) do parser:option("--" .. name):args("?"):hidden(true) end
@@ -101,6 +102,7 @@ function M.normalise(args)
   if batching ~= nil then args.batching = args.batching or (batching and "auto" or "never") end
   args.batching_per_model = flag_value(args.enable_per_model_batching_parameters) or false
   if flag_value(args.enable_model_warmup) == false then args.warm_up = 0 end
+  args.cors = flag_value(args.cors) or false
   if #ignored > 0 then notices[#notices + 1] = format("without effect here: %s", concat(ignored, ", ")) end
   return true, nil, notices
 end

@@ -28,7 +28,7 @@ function M.run(args, monitoring_of, tls)
       threads = args.threads, limits = args.max_memory and { memory = args.max_memory * 1024 * 1024 } or nil,
       batching = require("mlserve.cli.serve_models").batching(args), metrics = metrics, access_log = args.access_log,
       admin = args.admin, warm_up = args.warm_up, watch = interval and math.max(0, interval) or nil, retries = args.max_num_load_retries,
-      retry_interval = args.load_retry_interval_micros * 1e-6, grpc = grpc,
+      retry_interval = args.load_retry_interval_micros * 1e-6, grpc = grpc, cors = args.cors,
     },
     grpc_port = args.grpc_port, tls = tls,
     nginx = args.nginx, pool = args.pool_threads, host = args.host, port = not args.no_tcp and args.rest_port, workers = args.workers,

@@ -168,12 +168,15 @@ function M.parse_timeout(text)
   return tonumber(digits) * UNITS[unit]
 end
 
---- grpc-message: bytes outside of printable ASCII, and %, become %XX.
+local function percent(c) return format("%%%02X", byte(c)) end
+
+--- grpc-message: bytes outside of printable ASCII, and %, become %XX. So do spaces at either end, which no field may have in HTTP/2.
 ---@param text string
 ---@return string
 function M.percent_encode(text)
-  if not find(text, "[^\32-\36\38-\126]") then return text end
-  return (gsub(text, "[^\32-\36\38-\126]", function(c) return format("%%%02X", byte(c)) end))
+  if find(text, "[^\32-\36\38-\126]") then text = gsub(text, "[^\32-\36\38-\126]", percent) end
+  if find(text, "^ ") or find(text, " $") then text = gsub(gsub(text, "^ ", percent), " $", percent) end
+  return text
 end
 
 --- The way back; what is no %XX stays as it is.

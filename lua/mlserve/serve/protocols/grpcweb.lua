@@ -206,12 +206,19 @@ function M.wrap(routes, options)
   return all
 end
 
---- The same for a fallback.
+--- The same for a fallback. It answers the preflight of a call that it would refuse, too: without, the page is not told that the method is unknown.
 ---@param handler function
 ---@param options? table
 ---@return function
 function M.fallback(handler, options)
-  return wrap_handler(handler, new_policy(options and options.cors))
+  local policy = new_policy(options and options.cors)
+  local refuse, permit = wrap_handler(handler, policy), preflight(policy)
+  return function(request)
+    if request.method ~= "OPTIONS" then return refuse(request) end
+    local wanted = request.headers["access-control-request-headers"]
+    if options and options.cors and wanted and find(lower(wanted), "x-grpc-web", 1, true) then return permit(request) end
+    return nil
+  end
 end
 
 return M
