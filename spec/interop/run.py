@@ -16,6 +16,8 @@ def python_for(name):
     large: None where it was not asked for (make interop-full)."""
     if name == "grpc":
         return os.environ.get("INTEROP_GRPC_PYTHON")
+    if name == "ovmsclient":
+        return os.environ["INTEROP_KSERVE_PYTHON"]
     return "/usr/bin/python3" if name in ("finetune", "torch") else sys.executable
 
 
@@ -25,7 +27,7 @@ def name_of(path):
 
 def run(path):
     name = name_of(path)
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", INTEROP_PYTHON=sys.executable)
     begin = time.monotonic()
     process = subprocess.Popen([python_for(name), path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     counts = None

@@ -93,7 +93,6 @@ describe("TensorFlow Serving's control methods", function()
       { { model_spec = { name = "m", version = { value = "9223372036854775807" } }, metadata_field = field }, 5,
         "Servable not found for request: Specific(m, 9223372036854775807)" },
       { { model_spec = { name = "m", version = { value = -1 } }, metadata_field = field }, 5, "Servable not found for request: Specific(m, -1)" },
-      { { model_spec = { name = "m", version = {} }, metadata_field = field }, 5, "Servable not found for request: Specific(m, 0)" },
       { { model_spec = { name = "m", version_label = "beta" }, metadata_field = field }, 3, "Unrecognized servable version label: beta" },
       { { model_spec = { name = "m" } }, 3, "GetModelMetadataRequest must specify at least one metadata_field" },
       { { model_spec = { name = "m" }, metadata_field = { "signature_def", "other" } }, 3, "Metadata field other is not supported" },

@@ -98,6 +98,16 @@ local function new_cache()
   end
 end
 
+--- The version that is meant: OpenVINO's client says 0 where it has none in mind. A version 0 that is there is meant by it.
+---@param models table repository
+---@param name string
+---@param version? string
+---@return string|nil
+function M.wanted(models, name, version)
+  if version and repository.version(version) == "0" and not models:get(name, "0") then return nil end
+  return version
+end
+
 ---------------------------------------------------------------------------------------------------------------------------
 -- bodies
 
@@ -182,7 +192,7 @@ function M.routes(models, options)
 
   -- the entry that shall answer, or nil and the refusal
   local function find_entry(target)
-    local version = target.version
+    local version = target.version and M.wanted(models, target.model, target.version)
     local entry, reason = models:get(target.model, version, target.label)
     if entry then return entry end
     if reason == "label" then
@@ -198,8 +208,9 @@ function M.routes(models, options)
   local function status(target)
     local entries = models:versions(target.model)
     if not entries then return fail("NOT_FOUND", "Could not find any versions of model " .. target.model) end
-    if target.version then
-      local wanted = repository.version(target.version)
+    local wanted = target.version and M.wanted(models, target.model, target.version)
+    if wanted then
+      wanted = repository.version(wanted)
       for _, entry in ipairs(entries) do
         if entry.version == wanted then return reply(200, status_text { entry }) end
       end

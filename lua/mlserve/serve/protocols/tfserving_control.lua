@@ -184,6 +184,7 @@ function M.routes(models, options)
     local entries, list = models:versions(name), {}
     request.verb, request.model = "status", name
     if not entries then return nil, "Could not find any versions of model " .. name, "NOT_FOUND" end
+    version = tfserving.wanted(models, name, version)
     local wanted = version and (repository.version(version) or version)
     for _, entry in ipairs(entries) do
       if not wanted or entry.version == wanted then

@@ -5,6 +5,7 @@
 
 local execute = require "mlserve.serve.execute"
 local repository = require "mlserve.serve.repository"
+local tfserving = require "mlserve.serve.protocols.tfserving"
 
 local format = string.format
 
@@ -23,6 +24,7 @@ local SERVICE = "/tensorflow.serving.PredictionService/"
 function M.find(models, name, version, label)
   if not name then return nil, "Missing ModelSpec", "INVALID_ARGUMENT" end
   if name == "" then return nil, "ModelSpec has no name specified.", "INVALID_ARGUMENT" end
+  version = version and tfserving.wanted(models, name, version)
   local entry, reason = models:get(name, version, label)
   if entry then return entry end
   if reason == "label" then return nil, "Unrecognized servable version label: " .. label, "INVALID_ARGUMENT" end
