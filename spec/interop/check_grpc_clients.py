@@ -160,7 +160,8 @@ def expectations(config, sessions):
         "error_unavailable": status("UNAVAILABLE", "explicit model load / unload is not allowed"), "error_internal": status("INTERNAL"),
         "error_unimplemented": status("UNIMPLEMENTED"), "error_unimplemented_service": status("UNIMPLEMENTED"),
         "health": near(["SERVING"] * 4), "health_unknown": status("NOT_FOUND"), "health_watch": near(["SERVING", "NOT_SERVING", "SERVING"]),
-        "version_of_http": near(["h2" if config["scheme"] == "https" else "http/1.1"]), "infer_gzip": near(halves), "infer_deflate": near(halves), "infer_metadata": near(halves), "datatypes": near(types), "classification": near(best),
+        "version_of_http": near(["h2" if config["scheme"] == "https" else "http/1.1"]), "infer_gzip": near(halves), "infer_deflate": near(halves),
+        "infer_metadata": near(halves), "datatypes": near(types), "classification": near(best),
         "infer_error_resource_exhausted": status("RESOURCE_EXHAUSTED", "larger than max"),
         "reflection": near({"services": SERVICES, "methods": METHODS}),
     }
@@ -177,8 +178,8 @@ KSERVE_CASES = ["live", "infer_raw", "infer_typed", "infer_words", "infer_metada
                 "infer_error_invalid_argument", "infer_error_resource_exhausted", "infer_error_not_found", "infer_gzip"]
 BROWSER_CASES = ["version_of_http", "predict_content", "classify", "model_status", "predict_metadata", "predict_large", "predict_streams", "metadata",
                  "infer_raw", "infer_words", "infer_large", "deadline", "cancelled", "health", "health_unknown", "error_invalid_argument",
-                 "error_not_found", "error_failed_precondition", "error_resource_exhausted", "error_permission_denied", "infer_error_invalid_argument", "infer_error_not_found", "error_unavailable",
-                 "error_unimplemented_service"]
+                 "error_not_found", "error_failed_precondition", "error_resource_exhausted", "error_permission_denied",
+                 "infer_error_invalid_argument", "infer_error_not_found", "error_unavailable", "error_unimplemented_service"]
 OF_OTHERS = {"version_of_http", "datatypes", "classification", "infer_gzip", "infer_deflate", "infer_metadata", "infer_error_resource_exhausted"}
 
 
