@@ -230,7 +230,7 @@ lint: ## luacheck, compiler warnings of gcc and clang, layers, operator list, ve
 	@$(MAKE) all
 	@ML_CFLAGS="$(filter-out $(BLAS_CFLAGS),$(ML_CFLAGS))" BLAS_CFLAGS="$(BLAS_CFLAGS)" IMAGE_CFLAGS="$(IMAGE_CFLAGS)" build-aux/lint.sh
 
-interop: ## against ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and all of their exports, and the newest onnx package's backend tests
+interop: ## against ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and all of their exports, the newest onnx package's backend tests, and with clients of every protocol
 	@build-aux/deps.sh build run interop
 	@$(MAKE) all $(BUILD)/spec/test_format
 	@build-aux/interop.sh

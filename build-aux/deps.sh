@@ -81,6 +81,9 @@ look() {
   need interop 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf
   need interop 'python3-venv' python3 -c 'import venv, ensurepip'
   need interop 'python3-torch' python_has torch
+  need interop 'openssl' command -v openssl
+  need interop 'nginx-light|nginx' command -v nginx
+  need interop 'libnginx-mod-http-lua' file_there /usr/lib/nginx/modules/ngx_http_lua_module.so /usr/share/nginx/modules-available/mod-http-lua.conf
   need interop 'golang-go' command -v go
   need interop 'nodejs' command -v node
   need interop 'npm' command -v npm

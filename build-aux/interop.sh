@@ -2,7 +2,7 @@
 # interop.sh: compares mlserve with ONNX Runtime, scikit-learn, XGBoost, LightGBM, PyTorch and (MLSERVE_INTEROP_FULL) Keras, asks it with the
 # clients of KServe, Triton and TensorFlow Serving, and runs the backend tests of the newest onnx package. Pinned Python packages go into
 # .interop/venv, .interop/suite-venv, .interop/kserve, .interop/grpc and (TensorFlow's) .interop/keras, the tests that onnx generates into
-# .interop/suite, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
+# .interop/suite, clients in Go, Node and a browser (interop-clients.sh) beside them, once; PyTorch is the system's (python3-torch), run by the system's Python. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # environment DIRECTORY REQUIREMENTS: a virtual environment with exactly those packages

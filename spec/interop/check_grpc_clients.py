@@ -23,6 +23,8 @@ from support import HERE, ROOT, check, finish, same
 
 CLIENTS = os.path.join(HERE, "grpc")
 INTEROP = os.path.join(ROOT, ".interop")
+PYTHON = os.environ.get("INTEROP_KSERVE_PYTHON", os.path.join(INTEROP, "kserve", "bin", "python"))
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 TRANSPORTS = os.environ.get("INTEROP_TRANSPORTS", "http nginx").split()
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 CLASSES = ["setosa", "versicolor", "virginica"]
@@ -158,7 +160,8 @@ def expectations(config, sessions):
         "error_unavailable": status("UNAVAILABLE", "explicit model load / unload is not allowed"), "error_internal": status("INTERNAL"),
         "error_unimplemented": status("UNIMPLEMENTED"), "error_unimplemented_service": status("UNIMPLEMENTED"),
         "health": near(["SERVING"] * 4), "health_unknown": status("NOT_FOUND"), "health_watch": near(["SERVING", "NOT_SERVING", "SERVING"]),
-        "infer_gzip": near(halves), "infer_deflate": near(halves), "infer_metadata": near(halves), "datatypes": near(types), "classification": near(best),
+        "version_of_http": near(["h2" if config["scheme"] == "https" else "http/1.1"]), "infer_gzip": near(halves), "infer_deflate": near(halves),
+        "infer_metadata": near(halves), "datatypes": near(types), "classification": near(best),
         "infer_error_resource_exhausted": status("RESOURCE_EXHAUSTED", "larger than max"),
         "reflection": near({"services": SERVICES, "methods": METHODS}),
     }
@@ -173,11 +176,11 @@ TRITON_CASES = ["live", "metadata", "infer_raw", "infer_words", "datatypes", "cl
                 "infer_error_invalid_argument", "infer_error_not_found", "infer_error_resource_exhausted", "error_unavailable", "error_unimplemented"]
 KSERVE_CASES = ["live", "infer_raw", "infer_typed", "infer_words", "infer_metadata", "infer_large", "infer_streams", "deadline", "cancelled",
                 "infer_error_invalid_argument", "infer_error_resource_exhausted", "infer_error_not_found", "infer_gzip"]
-BROWSER_CASES = ["predict_content", "classify", "model_status", "predict_metadata", "predict_large", "predict_streams", "metadata", "infer_raw", "infer_words",
-                 "infer_large", "deadline", "cancelled", "health", "health_unknown", "error_invalid_argument", "error_not_found", "error_failed_precondition",
-                 "error_resource_exhausted", "error_permission_denied", "infer_error_invalid_argument", "infer_error_not_found", "error_unavailable",
-                 "error_unimplemented_service"]
-ONLY_TRITON = {"datatypes", "classification", "infer_gzip", "infer_deflate", "infer_metadata", "infer_error_resource_exhausted"}
+BROWSER_CASES = ["version_of_http", "predict_content", "classify", "model_status", "predict_metadata", "predict_large", "predict_streams", "metadata",
+                 "infer_raw", "infer_words", "infer_large", "deadline", "cancelled", "health", "health_unknown", "error_invalid_argument",
+                 "error_not_found", "error_failed_precondition", "error_resource_exhausted", "error_permission_denied",
+                 "infer_error_invalid_argument", "infer_error_not_found", "error_unavailable", "error_unimplemented_service"]
+OF_OTHERS = {"version_of_http", "datatypes", "classification", "infer_gzip", "infer_deflate", "infer_metadata", "infer_error_resource_exhausted"}
 
 
 # ---- servers ----
@@ -194,7 +197,7 @@ class Server:
         for line in self.process.stdout:
             seen.append(line)
             if "listening on" in line:
-                self.ports = re.findall(r"http://([0-9.]+:[0-9]+)", line)
+                self.ports = re.findall(r"https?://([0-9.]+:[0-9]+)", line)
                 break
         watchdog.cancel()
         self.log = seen
@@ -345,38 +348,98 @@ def check_health_probe(transport, config):
 
 
 def run_clients(transport, config_path, expected):
-    python = os.environ.get("INTEROP_KSERVE_PYTHON", os.path.join(INTEROP, "kserve", "bin", "python"))
     program = os.path.join(CLIENTS, "python_client.py")
-    everything = sorted(expected.keys() - ONLY_TRITON)
-    run_client(f"{transport}, Python", [python, program, config_path, "all"], expected, everything, {"PYTHONPATH": os.path.join(INTEROP, "python")})
-    run_client(f"{transport}, Python, tensorflow-serving-api", [python, program, config_path, "tfserving"], expected, SERVING_CASES,
+    everything = sorted(expected.keys() - OF_OTHERS)
+    run_client(f"{transport}, Python", [PYTHON, program, config_path, "all"], expected, everything, {"PYTHONPATH": os.path.join(INTEROP, "python")})
+    run_client(f"{transport}, Python, tensorflow-serving-api", [PYTHON, program, config_path, "tfserving"], expected, SERVING_CASES,
                {"PYTHONPATH": os.path.join(INTEROP, "python-tensorflow")})
     run_client(f"{transport}, Go", [os.path.join(INTEROP, "go", "bin", "client"), config_path], expected, everything)
     run_client(f"{transport}, Node", ["node", os.path.join(INTEROP, "node", "client.js"), config_path], expected, everything)
-    run_client(f"{transport}, Triton's client", [python, os.path.join(CLIENTS, "triton_client.py"), config_path], expected, TRITON_CASES)
-    run_client(f"{transport}, KServe's client", [python, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
+    run_client(f"{transport}, Triton's client", [PYTHON, os.path.join(CLIENTS, "triton_client.py"), config_path], expected, TRITON_CASES)
+    run_client(f"{transport}, KServe's client", [PYTHON, os.path.join(CLIENTS, "kserve_client.py"), config_path], expected, KSERVE_CASES)
 
 
 def run_browser(transport, config_path, expected):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
     for kind, what, more in (("connect", "Connect", ["health_watch"]), ("text", "grpc-web", ["health_watch"]), ("binary", "grpc-web, binary", [])):
-        command = ["node", os.path.join(INTEROP, "node", "browser.js"), config_path, kind, browser]
+        command = ["node", os.path.join(INTEROP, "node", "browser.js"), config_path, kind, BROWSER]
         run_client(f"{transport}, Chromium with {what}", command, expected, BROWSER_CASES + more)
 
 
+# ---- the document ----
+
+def sections(text):
+    """Of docs/grpc.md's part on clients: titles and their blocks, each a kind and a text."""
+    part = re.search(r"^## Clients\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    for section in re.split(r"^### ", part, flags=re.MULTILINE)[1:]:
+        yield section.split("\n", 1)[0], re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+
+
+def programs(directory, python):
+    """A folder with the programs that the document takes for granted."""
+    folder = os.path.join(directory, "bin")
+    os.makedirs(folder, exist_ok=True)
+    environment = support.environment()
+    lua = " ".join(f"{name}='{environment[name]}'" for name in ("LUA_PATH", "LUA_CPATH"))
+    for name, command in (("mlserve", f"{lua} exec lua5.4 '{ROOT}/bin/mlserve'"), ("protoc", f"exec '{python}' -m grpc_tools.protoc"), ("python3", f"exec '{python}'")):
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\n{command} "$@"\n')
+        os.chmod(path, 0o755)
+    go = os.path.join(INTEROP, "go", "bin")
+    return dict(os.environ, PATH=f"{folder}:{go}:{os.environ['PATH']}", GOPATH=os.path.join(INTEROP, "gopath"), GOCACHE=os.path.join(INTEROP, "gocache"),
+                GOFLAGS="-modcacherw -buildvcs=false -mod=readonly", GOTOOLCHAIN="local", PYTHONPATH="")
+
+
+def check_document(directory, transport, config, python):
+    """Writes the document's files, runs its commands, and compares what they print with what it says."""
+    with open(os.path.join(ROOT, "docs", "grpc.md"), encoding="utf-8") as file:
+        text = file.read().replace("127.0.0.1:8500", config["target"]).replace("127.0.0.1:8501", config["rest"])
+    found, environment = 0, programs(directory, python)
+    for title, blocks in sections(text):
+        begin, folder, output = time.monotonic(), tempfile.mkdtemp(dir=directory), None
+        what = f"{transport}, docs/grpc.md, {title}: "
+        os.symlink(os.path.join(INTEROP, "node", "node_modules"), os.path.join(folder, "node_modules"))
+        with open(os.path.join(CLIENTS, "go", "go.mod"), encoding="utf-8") as file, open(os.path.join(folder, "go.mod"), "w", encoding="utf-8") as copy:
+            copy.write(file.read().replace("mlserve.interop", "example.com/client", 1))
+        shutil.copy(os.path.join(CLIENTS, "go", "go.sum"), folder)
+        for kind, block in blocks:
+            if kind == "sh":
+                result = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+                check(result.returncode == 0, f"{what}{block}: {result.stdout[-1000:]}{result.stderr[-2000:]}")
+                output = result.stdout
+                if os.path.exists(os.path.join(folder, "index.html")):
+                    shown = subprocess.run(["node", os.path.join(INTEROP, "node", "open.js"), folder, BROWSER], capture_output=True, text=True, timeout=60, check=False)
+                    output = shown.stdout
+                    check(shown.returncode == 0 and shown.stderr == "", f"{what}{shown.stderr[-2000:]}")
+            elif kind == "text":
+                check(output == block, f"{what}it printed {output!r}, not {block!r}")
+            else:
+                name = re.match(r"(?:#|//|<!--) (\S+\.\w+)", block)[1]
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                    file.write(block)
+        found += sum(kind == "text" for kind, _ in blocks)
+        print(f"  {what}({time.monotonic() - begin:.1f} s)", flush=True)
+    check(found == 7, f"docs/grpc.md: {found} clients")
+
+
+def configuration(directory, bases, server, admin, iterations):
+    """What the programs are told."""
+    return {
+        "target": server.ports[1], "admin": admin.ports[1], "rest": server.ports[0], "admin_rest": admin.ports[0], "scheme": "http", "models": bases,
+        "added": os.path.join(directory, "others", "added"), "missing": os.path.join(directory, "others", "missing"), "unknown": "m\u00f6del 100%",
+        "features": FEATURES, "streams": STREAMS, "large": LARGE, "too_large": TOO_LARGE, "iterations": iterations, "deadline": 0.15,
+        "x": [[5.125, 3.5, 1.375, 0.25], [6.25, 2.875, 4.5, 1.5], [7.125, 3.0, 5.875, 2.125]], "halves": [1.0, 2.0, 5.0],
+        "words": ["", "plain", "\u00e9\u4e2d\U0001f600", 'quote " and\nline'],
+        "types": {name: base64.b64encode(check_kserve.values_for(name, 4).tobytes()).decode() for name in DATATYPES},
+    }
+
+
 def check_transport(transport, directory, bases, sessions):
-    more = {"added": os.path.join(directory, "others", "added"), "missing": os.path.join(directory, "others", "missing")}
     server, admin = Server(bases, transport), None
     try:
         admin = Server(bases, transport, "--admin")
         elapsed = seconds_for(server.ports[0], 500)
-        config = {
-            "target": server.ports[1], "admin": admin.ports[1], "rest": server.ports[0], "admin_rest": admin.ports[0], "models": bases, "features": FEATURES, "streams": STREAMS,
-            "large": LARGE, "too_large": TOO_LARGE, "x": [[5.125, 3.5, 1.375, 0.25], [6.25, 2.875, 4.5, 1.5], [7.125, 3.0, 5.875, 2.125]],
-            "halves": [1.0, 2.0, 5.0], "words": ["", "plain", "\u00e9\u4e2d\U0001f600", 'quote " and\nline'], "unknown": "m\u00f6del 100%",
-            "iterations": max(500, int(0.6 / elapsed * 500)), "deadline": 0.15, **more,
-            "types": {name: base64.b64encode(check_kserve.values_for(name, 4).tobytes()).decode() for name in DATATYPES},
-        }
+        config = configuration(directory, bases, server, admin, max(500, int(0.6 / elapsed * 500)))
         path = os.path.join(directory, f"{transport}.json")
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)
@@ -385,6 +448,30 @@ def check_transport(transport, directory, bases, sessions):
         run_browser(transport, path, expected)
         check_grpcurl(transport, config, expected)
         check_health_probe(transport, config)
+        check_document(directory, transport, config, PYTHON)
+        return config["iterations"]
+    finally:
+        for each in (server, admin):
+            if each:
+                code = each.stop()
+                check(code == 0, f"{transport}: mlserve serve ended with code {code}: {''.join(each.log)[-2000:]}")
+
+
+def check_http2_page(transport, directory, bases, sessions, iterations):
+    """With TLS a browser takes HTTP/2 by itself."""
+    certificate, key = os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=127.0.0.1",
+                    "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    server = admin = None
+    try:
+        server = Server(bases, transport, "--tls-cert", certificate, "--tls-key", key)
+        admin = Server(bases, transport, "--admin", "--tls-cert", certificate, "--tls-key", key)
+        config = dict(configuration(directory, bases, server, admin, iterations), scheme="https")
+        path = os.path.join(directory, f"{transport}-tls.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        run_client(f"{transport}, Chromium with Connect over HTTP/2", ["node", os.path.join(INTEROP, "node", "browser.js"), path, "connect", BROWSER],
+                   expectations(config, sessions), BROWSER_CASES + ["health_watch"])
     finally:
         for each in (server, admin):
             if each:
@@ -398,7 +485,8 @@ def main():
         sessions = make_models(base, others)
         bases = {name: os.path.join(base, name) for name in sorted(os.listdir(base))}
         for transport in TRANSPORTS:
-            check_transport(transport, directory, bases, sessions)
+            iterations = check_transport(transport, directory, bases, sessions)
+            check_http2_page(transport, directory, bases, sessions, iterations)
     finish()
 
 

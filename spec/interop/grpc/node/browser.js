@@ -19,10 +19,16 @@ async function main() {
   await new Promise(resolve => server.listen(0, "127.0.0.1", resolve));
   const browser = await chromium.launch({ executablePath, args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
   try {
-    const page = await browser.newPage();
+    const page = await browser.newPage({ ignoreHTTPSErrors: true });
     page.on("pageerror", error => console.error(String(error)));
+    const tools = await page.context().newCDPSession(page), versions = new Set();
+    tools.on("Network.responseReceived", ({ response }) => {
+      if (response.url.includes(config.rest)) versions.add(response.protocol);
+    });
+    await tools.send("Network.enable");
     await page.goto(`http://127.0.0.1:${server.address().port}/`);
     for (const result of await page.evaluate(([which, given]) => window.runTable(which, given), [kind, config])) console.log(JSON.stringify(result));
+    console.log(JSON.stringify({ case: "version_of_http", value: [...versions] }));
   } finally {
     await browser.close();
     server.close();

@@ -83,7 +83,7 @@ const scoresOf = response => floats(response.rawOutputContents[0]);
 
 async function runTable(kind, config) {
   const make = address => kind === "connect" ? connectClient(address) : googleClient(address, kind);
-  const here = make(`http://${config.rest}`), chief = make(`http://${config.admin_rest}`), found = [];
+  const here = make(`${config.scheme}://${config.rest}`), chief = make(`${config.scheme}://${config.admin_rest}`), found = [];
   async function run(name, work) {
     try {
       found.push({ case: name, value: await work() });
