@@ -41,12 +41,15 @@ preload() { # libraries a sanitised module needs to find in the interpreter
   echo "${list# }"
 }
 
-# A folder for PATH: curl hangs with AddressSanitizer's library in it, so it is started without.
+# A folder for PATH: programs that hang with AddressSanitizer's library in them are started without.
 shims() {
-  local directory=$BUILD/shims
+  local directory=$BUILD/shims name path
   mkdir -p "$directory"
-  printf '#!/bin/sh\nunset LD_PRELOAD\nexec %s "$@"\n' "$(PATH=${PATH#"$directory":} command -v curl)" > "$directory/curl"
-  chmod +x "$directory/curl"
+  for name in curl h2load nghttp openssl ps; do
+    path=$(PATH=${PATH#"$directory":} command -v "$name") || continue
+    printf '#!/bin/sh\nunset LD_PRELOAD\nexec %s "$@"\n' "$path" > "$directory/$name"
+    chmod +x "$directory/$name"
+  done
   (cd "$directory" && pwd)
 }
 
