@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import threading
 
 import grpc
 import numpy as np
@@ -356,13 +357,15 @@ def kserve_cases(channel, admin, serving):
 
     def stream_cancelled():
         """An open stream, cancelled by the client, ends with that status, and the connection goes on."""
+        cancelled = threading.Event()
+
         def forever():
             yield infer_request(service, "linear", x=x)
-            while call.is_active():
-                asyncio.run(asyncio.sleep(0.01))
+            cancelled.wait(TIMEOUT)
         call = stub.ModelStreamInfer(forever(), timeout=TIMEOUT)
         first = first_output(next(call).infer_response)
         call.cancel()
+        cancelled.set()
         try:
             next(call)
         except grpc.RpcError:
