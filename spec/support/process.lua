@@ -76,17 +76,21 @@ function methods:expect(pattern, seconds)
   return found
 end
 
-function methods:signal(name) os.execute(string.format("kill -%s %d 2>/dev/null", name, self.pid)) end
+function methods:signal(name)
+  self.told_to_end = self.told_to_end or name == "TERM" or name == "INT"
+  os.execute(string.format("kill -%s %d 2>/dev/null", name, self.pid))
+end
 
 --- Exit code, waiting for the end; nil when it still runs.
 function methods:code(seconds)
   return M.wait(seconds or 0, function() return tonumber((slurp(self.directory .. "/code"))) end)
 end
 
---- Ends the program and returns its exit code.
+--- Ends the program and returns its exit code. One that was told to end already is not told again: a second signal means
+--- "now", and when it comes after the last handler is gone, it is what ends the process.
 function methods:stop()
   if not self:code() then
-    self:signal "TERM"
+    if not self.told_to_end then self:signal "TERM" end
     if not self:code(5) then
       self:signal "KILL"
       self:code(5)
